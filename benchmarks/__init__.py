@@ -1,0 +1,1 @@
+"""Figures, not verdicts: `make bench` runs everything here; README.md says how to read it."""

@@ -1,0 +1,82 @@
+"""Where the broker is, and what to say when it cannot be had: each text names the fault and what to do."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from os import strerror
+from typing import Any, Protocol
+
+from bus.errors import BusDownError
+
+_BAD_CREDENTIALS = ("Bad user name or password", "Not authorized")
+_START_IT = "Is Pointsman running? Start it with `make run` (or `supervisord -c supervisord.conf`)"
+
+
+@dataclass(frozen=True, slots=True)
+class BusAddress:
+    """Where the broker is now, and as whom we come. ``password_hint`` says where the password was found."""
+
+    host: str
+    port: int
+    username: str
+    password: str
+    tls: ssl.SSLContext | None = None
+    password_hint: str = ""
+
+
+class Log(Protocol):
+    """What this module needs of a log."""
+
+    def info(self, event: str, /, **fields: Any) -> None: ...
+    def warning(self, event: str, /, **fields: Any) -> None: ...
+
+
+class RefusedByBrokerError(BusDownError):
+    """The broker is there and does not let us in: trying again helps only when something changes."""
+
+
+def unreadable(error: OSError) -> BusDownError:
+    """The address itself cannot be read."""
+    return BusDownError(f"where the bus is cannot be read: {error}. {_START_IT}")
+
+
+def unreachable(address: BusAddress, error: OSError) -> BusDownError:
+    """Nobody listens there."""
+    return BusDownError(f"no broker answers at {_where(address)}: {_reason(error)}. {_START_IT}")
+
+
+def silent(address: BusAddress, after_s: float) -> BusDownError:
+    """Somebody listens there who is no broker, or a stuck one."""
+    return BusDownError(
+        f"{_where(address)} accepts the connection but does not answer as an MQTT broker within "
+        f"{after_s:.0f} s. {_START_IT}"
+    )
+
+
+def broke(address: BusAddress) -> BusDownError:
+    """The connection stood, or was about to, and is gone."""
+    return BusDownError(f"the connection to the broker at {_where(address)} broke. {_START_IT}")
+
+
+def refused(address: BusAddress, reason: str) -> RefusedByBrokerError:
+    """``reason`` is the CONNACK's."""
+    if reason not in _BAD_CREDENTIALS:
+        return RefusedByBrokerError(f"the broker at {_where(address)} refuses the connection: {reason}")
+    read_from = f" (read from {address.password_hint})" if address.password_hint else ""
+    return RefusedByBrokerError(
+        f"the broker at {_where(address)} refuses user {address.username!r}: "
+        f"its password is wrong{read_from}. Either Pointsman runs with another home (then set "
+        "POINTSMAN_HOME), or another broker listens there, or it was changed: see `pointsman bus`"
+    )
+
+
+def _where(address: BusAddress) -> str:
+    return f"{address.host}:{address.port}"
+
+
+def _reason(error: OSError) -> str:
+    cause: BaseException = error
+    if isinstance(cause.__cause__, BaseExceptionGroup):  # one error for each address of the host
+        cause = cause.__cause__.exceptions[0]
+    return strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(error)

@@ -1,0 +1,31 @@
+"""What the shared shell hands to a service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter
+
+from bus.api import Bus
+from services._process.config import Config
+from services._process.home import Home
+from services._process.logs import Log
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything of the world that a service's shell may use, so that tests can give it another world.
+
+    ``now`` is the wall clock in UTC; ``errors`` counts by error code.
+    """
+
+    service: str
+    config: Config
+    home: Home
+    bus: Bus
+    log: Log
+    registry: CollectorRegistry
+    errors: Counter
+    now: Callable[[], datetime]

@@ -1,0 +1,44 @@
+"""One process per service and home."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+
+from services._process.errors import LockHeldError
+from services._process.home import Home
+
+PATIENCE_S = 5.0  # a predecessor that was told to stop needs up to 2 s
+POLL_S = 0.05
+
+
+@contextlib.contextmanager
+def hold_lock(home: Home, service: str, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
+    """Hold ``run/<service>.lock`` (flock, so that it ends with the process, however that ends).
+
+    Raises `LockHeldError`, which names the pid that holds it.
+    """
+    path = home.run / f"{service}.lock"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                    raise LockHeldError(
+                        f"{service} already runs for {home.path} (pid {pid}): end that first, "
+                        "or set POINTSMAN_HOME for a second stack"
+                    ) from None
+                time.sleep(POLL_S)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)

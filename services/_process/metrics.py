@@ -1,0 +1,122 @@
+"""The figures of a process for Prometheus. Names follow https://prometheus.io/docs/practices/naming/:
+``pointsman_<what>_<unit>``; what every process has keeps the standard ``process_…`` names.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from bus.base import BusBase
+from services._process.config import Config
+from services._process.errors import WorldError
+from services._process.home import Home
+from services._process.ports import metrics_port_for
+
+ATTEMPTS = 3  # claims of a port, should another program take it between the claim and the bind
+
+
+def version() -> str:
+    """Pointsman's version."""
+    try:
+        return importlib.metadata.version("pointsman")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+source"
+
+
+class Figures:
+    """A process's registry, and the figures that every service has."""
+
+    def __init__(self, service: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        build = Info("pointsman_build", "The version that runs", registry=self.registry)
+        build.info({"version": version(), "service": service})
+        self.errors = Counter(
+            "pointsman_errors", "Messages that could not be acted on", ["code"], registry=self.registry
+        )
+        self.loop_lag = Gauge(
+            "pointsman_loop_lag_seconds",
+            "The longest that a due task waited for the event loop in the last ten seconds",
+            registry=self.registry,
+        )
+
+    def errors_total(self) -> int:
+        """The sum over all codes."""
+        samples = (sample for metric in self.errors.collect() for sample in metric.samples)
+        return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))
+
+
+class BusFigures(Collector):
+    """Reads the connection's counters when Prometheus asks, so that counting costs the connection nothing.
+
+    Runs in the metrics server's thread: it copies before it looks, because the connection goes on counting.
+    """
+
+    def __init__(self, bus: BusBase) -> None:
+        self._bus = bus
+
+    def collect(self) -> Iterable[Metric]:
+        counters, dropped = self._bus.counters, self._bus.dropped.copy()
+        connected = GaugeMetricFamily("pointsman_bus_connected", "1 while the connection to the bus stands")
+        connected.add_metric([], float(self._bus.connected))
+        yield connected
+        waiting = GaugeMetricFamily("pointsman_bus_queued_messages", "Messages that wait, in and out")
+        waiting.add_metric([], self._bus.queued)
+        yield waiting
+        messages = CounterMetricFamily(
+            "pointsman_bus_messages",
+            "Messages by direction and row of the topics table",
+            labels=["way", "row"],
+        )
+        for way, counts in (("in", counters.received.copy()), ("out", counters.published.copy())):
+            for row, count in counts.items():
+                messages.add_metric([way, row.pattern], count)
+        yield messages
+        lost = CounterMetricFamily(
+            "pointsman_bus_dropped_messages", "Messages given up by the queue's policy", labels=["policy"]
+        )
+        for policy, count in dropped.items():
+            lost.add_metric([policy], count)
+        yield lost
+        for name, value, about in (
+            ("connections", counters.connections, "Connections that stood; all but the first are reconnects"),
+            ("failed_connections", counters.failed_attempts, "Attempts to connect that failed"),
+            ("unknown_topics", counters.unknown_topics, "Messages on topics that belong to no row"),
+            (
+                "corrected_snapshots",
+                counters.corrected,
+                "Foreign or old snapshots of ours that were put right",
+            ),
+        ):
+            yield CounterMetricFamily(f"pointsman_bus_{name}", about, value=value)
+
+
+def start_metrics_server(config: Config, home: Home, service: str, registry: CollectorRegistry) -> int:
+    """Serve /metrics from a thread of its own, and return the port.
+
+    Raises `PortTakenError` or `WorldError`.
+    """
+    why = ""
+    for _ in range(ATTEMPTS):
+        port = metrics_port_for(config, home, service)
+        try:
+            start_http_server(port, addr=config.metrics.host, registry=registry)
+        except OSError as error:
+            why = f"{port}: {error.strerror}"
+        else:
+            return port
+    raise WorldError(f"the metrics of {service} cannot be served at {config.metrics.host}:{why}")

@@ -1,0 +1,267 @@
+"""From ``python -m services.<name>`` to the exit code: what is around every service.
+
+Order: end with the parent → configuration → home → log → lock → metrics → bus → health and ``serve`` → say
+``offline`` → exit. Exit codes, which supervisord.conf refers to:
+
+| code | meaning | supervisord |
+|---|---|---|
+| 0 | told to stop (SIGTERM, SIGINT, or the parent is gone) | starts it again, unless it stopped it itself |
+| 2 | the user's mistake: configuration, home | leaves it: it would only happen again |
+| 3 | the same service already runs for this home | leaves it |
+| 4 | the world is in the way: a port, a program, a database | tries again |
+| 70 | a bug of ours (EX_SOFTWARE of sysexits.h); the traceback is in the log | starts it again |
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import psutil
+import trio
+
+from bus import messages as m
+from bus import topics as t
+from bus.client import MqttBus
+from bus.errors import BusDownError
+from services._process.config import Config, load_config, user_home
+from services._process.connect import GRACE_S, ConnectionLog, connect_service
+from services._process.context import Context
+from services._process.errors import ConfigError, LockHeldError, WorldError
+from services._process.home import Home
+from services._process.lock import hold_lock
+from services._process.logs import Log, open_log
+from services._process.metrics import BusFigures, Figures, start_metrics_server
+from services._process.parent import Parent
+from services._process.store import StoreError
+
+EXIT_STOPPED, EXIT_CONFIG, EXIT_LOCKED, EXIT_WORLD, EXIT_BUG = 0, 2, 3, 4, 70
+
+STOP_S = 1.8  # the contract's 2 s, less what the interpreter needs to end
+GOODBYE_S = 1.0  # for the last messages and our ``offline`` to reach the broker
+HEALTH_EVERY_S = 10.0
+LAG_PROBE_S = 0.5
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # login(1) for root
+SETTLED_S = 1.5  # supervisord calls a process started after startsecs = 1; see _leave
+
+Serve = Callable[[Context], Awaitable[None]]
+
+
+class UnaskedEndError(Exception):
+    """Our fault: a service's ``serve`` returned."""
+
+
+def run_service(name: str, serve: Serve) -> NoReturn:
+    """Run a service until it is told to stop; ``serve`` is cancelled then, and has about a second to tidy up.
+
+    What ``serve`` raises decides the exit code: `ConfigError`, `WorldError`, `BusDownError` and `StoreError`
+    are told to the user in one line, anything else is a bug. Returning by itself is one as well.
+    """
+    signal.signal(signal.SIGTERM, _leave_at_once)  # until trio listens
+    signal.signal(signal.SIGINT, _leave_at_once)
+    os.environ.setdefault("PATH", DEFAULT_PATH)  # supervisord may be started with an empty environment
+    os.environ.setdefault("HOME", str(user_home(os.environ)))
+    _leave(_run(name, serve, os.environ))
+
+
+def _run(name: str, serve: Serve, environ: Mapping[str, str]) -> int:
+    parent = Parent.watch(environ)
+    if parent.gone():
+        return EXIT_STOPPED
+    log: Log | None = None
+    try:
+        config = load_config(environ)
+        home = Home(config.node.home)
+        log = open_log(home.logs, name)
+        with hold_lock(home, name):
+            trio.run(_Process(name, config, home, log, parent).main, serve)
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001  # the outermost boundary: every error becomes an exit code
+        return _explain(name, error, log)
+    log.info("stopped")
+    return EXIT_STOPPED
+
+
+class _Process:
+    """One run of a service, from its lock to its end."""
+
+    def __init__(self, name: str, config: Config, home: Home, log: Log, parent: Parent) -> None:
+        self.name = name
+        self.config = config
+        self.home = home
+        self.log = log
+        self.parent = parent
+        self.figures = Figures(name)
+        self.connection_log = ConnectionLog(log)
+        self.started = time.monotonic()
+        self.lag_s = 0.0  # the longest since the last health snapshot
+
+    async def main(self, serve: Serve) -> None:
+        """Returns when told to stop; raises what went wrong."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            port = start_metrics_server(self.config, self.home, self.name, self.figures.registry)
+            bus = connect_service(self.config, self.home, self.name, self.log, self.connection_log)
+            self.figures.registry.register(BusFigures(bus))
+            self.log.info("started", pid=os.getpid(), node=self.config.node.name, metrics_port=port)
+            context = Context(
+                service=self.name,
+                config=self.config,
+                home=self.home,
+                bus=bus,
+                log=self.log,
+                registry=self.figures.registry,
+                errors=self.figures.errors,
+                now=_now,
+            )
+            async with trio.open_nursery() as outer:  # the connection outlives what speaks over it
+                outer.start_soon(bus.run)
+                try:
+                    async with trio.open_nursery() as inner:
+                        inner.start_soon(self._stop_on_signal, signals, inner.cancel_scope)
+                        inner.start_soon(self._stop_without_parent, inner.cancel_scope)
+                        inner.start_soon(self._measure_lag)
+                        inner.start_soon(self._miss_the_bus, bus)
+                        inner.start_soon(self._say_health, bus)
+                        await serve(context)
+                        raise UnaskedEndError(f"{self.name} came to an end that nobody asked for")
+                finally:
+                    with trio.CancelScope(shield=True), trio.move_on_after(GOODBYE_S):
+                        await bus.stop()
+                    outer.cancel_scope.cancel()
+
+    async def _stop_on_signal(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for number in signals:
+            self._stop(scope, signal.Signals(number).name)
+
+    async def _stop_without_parent(self, scope: trio.CancelScope) -> None:
+        """The kernel's signal is quicker; this is for systems without it."""
+        while not self.parent.gone():  # noqa: ASYNC110  # the system has no event for it
+            await trio.sleep(1.0)
+        self._stop(scope, "the parent process is gone")
+
+    def _stop(self, scope: trio.CancelScope, reason: str) -> None:
+        self.log.info("stopping", reason=reason)
+        self.connection_log.stopping = True
+        deadline = threading.Timer(STOP_S, self._give_up)
+        deadline.daemon = True
+        deadline.start()
+        scope.cancel()
+
+    def _give_up(self) -> None:
+        self.log.warning("did not stop in time: ended as it stands", after_s=STOP_S)
+        os._exit(EXIT_STOPPED)  # stores are transactional: there is nothing that must still be written
+
+    async def _miss_the_bus(self, bus: MqttBus) -> None:
+        """One warning when the bus has not come up with us; later troubles are the connection's to tell."""
+        await trio.sleep(GRACE_S)
+        if not bus.connected:
+            self.log.warning("no connection to the bus yet", reason=str(bus.trouble))
+
+    async def _measure_lag(self) -> None:
+        """How late a task runs that is due: what a blocked or overloaded loop costs everyone in it."""
+        while True:
+            due = trio.current_time() + LAG_PROBE_S
+            await trio.sleep_until(due)
+            self.lag_s = max(self.lag_s, trio.current_time() - due)
+
+    async def _say_health(self, bus: MqttBus) -> None:
+        process = psutil.Process()
+        process.cpu_percent()  # the first call starts the measurement
+        while True:
+            self.figures.loop_lag.set(self.lag_s)
+            health = m.ServiceHealth(
+                service=self.name,
+                pid=os.getpid(),
+                rss_bytes=process.memory_info().rss,
+                cpu_percent=round(process.cpu_percent(), 1),
+                loop_lag_ms=round(self.lag_s * 1000, 2),
+                uptime_s=round(time.monotonic() - self.started, 1),
+                queue_depth=bus.queued,
+                errors_total=self.figures.errors_total(),
+                at=_now(),
+            )
+            self.lag_s = 0.0
+            bus.publish(t.SERVICE_HEALTH, health, self=self.name)
+            await trio.sleep(HEALTH_EVERY_S)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+# ── The end ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _explain(name: str, error: BaseException, log: Log | None) -> int:
+    """Tell the user what ended the process, and return the exit code for it. Call it within ``except``."""
+    causes = list(_leaves(error))
+    bugs = [cause for cause in causes if _code(cause) == EXIT_BUG]
+    if bugs:
+        if log is not None:
+            log.exception("ended by a bug", where=_where(bugs[0]))
+        else:
+            _say(name, f"ended by a bug at {_where(bugs[0])}: {bugs[0]!r}")
+        return EXIT_BUG
+    for cause in causes:
+        for line in str(cause).splitlines():
+            _say(name, line)
+    if log is not None:
+        log.info("ended", reason=[str(cause) for cause in causes])
+    return max(map(_code, causes), default=EXIT_STOPPED)
+
+
+def _code(cause: BaseException) -> int:
+    if isinstance(cause, ConfigError):
+        return EXIT_CONFIG
+    if isinstance(cause, LockHeldError):
+        return EXIT_LOCKED
+    if isinstance(cause, WorldError | StoreError | BusDownError):
+        return EXIT_WORLD
+    return EXIT_BUG
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions in a group of groups; cancellations and the stop itself are no causes."""
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    elif not isinstance(error, trio.Cancelled):
+        yield error
+
+
+def _where(error: BaseException) -> str:
+    """The innermost line of our own code, e.g. services/ledger/shell.py:120."""
+    root = Path(__file__).parents[2]
+    place, trace = "?", error.__traceback__
+    while trace is not None:
+        path = Path(trace.tb_frame.f_code.co_filename)
+        if path.is_relative_to(root) and ".venv" not in path.parts:
+            place = f"{path.relative_to(root)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
+def _say(name: str, text: str) -> None:
+    print(f"{name}: {text}", file=sys.stderr, flush=True)  # noqa: T201  # there may be no log yet
+
+
+def _leave_at_once(_number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(EXIT_STOPPED)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit. supervisord looks at an exit code only once it counts the process as started: what must not be
+    tried again waits that long, else it would be tried again and again.
+    """
+    if code in {EXIT_CONFIG, EXIT_LOCKED} and "SUPERVISOR_ENABLED" in os.environ:
+        time.sleep(SETTLED_S)
+    sys.exit(code)

@@ -1,0 +1,63 @@
+"""A service's own SQLite database: WAL, migrated on opening, one writer (the service's lock sees to that)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bus.durable import Mailbox
+
+BUSY_TIMEOUT_MS = 5000  # a person may look into the file with the sqlite3 program
+
+
+class StoreError(Exception):
+    """The world's or the user's fault: the text says what is wrong with the file and what to do."""
+
+
+def open_store(path: Path, migrations: Sequence[str], *, durable: bool) -> sqlite3.Connection:
+    """Open (or make) the database and bring it up to date.
+
+    ``migrations[i]`` is the SQL that leads from version i to i + 1. ``durable`` makes every commit survive a
+    power cut (synchronous=FULL); without it commits survive any crash of processes (contract, section 2).
+    Raises `StoreError` for a database written by a newer version, or one that cannot be read.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True)
+    try:
+        path.chmod(0o600)
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(migrations):
+            raise StoreError(
+                f"{path} was written by a newer Pointsman (schema {version}, this one knows "
+                f"{len(migrations)}): start that version, or move the file away to begin anew"
+            )
+        Mailbox.create_tables(connection)
+        for number, sql in enumerate(migrations[version:], start=version + 1):
+            connection.executescript(f"BEGIN;\n{sql}\n;PRAGMA user_version = {number};\nCOMMIT;")
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise StoreError(
+            f"{path} cannot be used: {error}. Move it away (keep it!) and start again"
+        ) from error
+    except StoreError:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing. Nested use is a bug and raises sqlite3.OperationalError."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:  # whatever it was, nothing of it is kept
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

@@ -1,0 +1,388 @@
+"""The gate: what becomes of an agent's question. Pure: state, event and time in, effects out.
+
+Theory of operation
+===================
+
+Each approval is a small state machine of its own; `TABLE` holds every legal step, and nothing else moves one:
+
+    pending ──approve (the last that is required)──▶ approved ─┐
+       │  ╰──approve (one of several)──▶ pending               │
+       ├─────deny──────────────────────────────▶ denied ───────┤  final: the decision never changes,
+       ├─────timer (expires_at reached)────────▶ expired ──────┤  later decisions are ``already_decided``
+       └─────withdrawn (the agent waits no more)▶ cancelled ───┘
+    question ─▶ approved (a rule lets it) | denied (a rule forbids it) | pending (a person is asked)
+
+Beside it stands ``applied`` of the outcome: null until the agent's side says, once, whether the agent took
+the answer. It says nothing about the decision and moves no state.
+
+Three promises, and where they come from:
+
+- *Once.* Whatever is decided is kept in the same transaction as the answer for the agent (`Save`, `Post`),
+  and the answer is a function of what is kept; a question that comes again gets the same answer again.
+- *What was approved is what runs.* The agent's text is kept byte for byte and sent back; a vote names the
+  hash of the input that it is for, and only votes for the same input count together.
+- *Nobody is lost.* Every way out of ``pending`` posts an answer, and a time that has passed is noticed by
+  whatever comes next: the timer, or a decision that is late.
+
+The gate holds pending approvals alone; decided ones are looked up with ``recall`` when somebody asks. What it
+holds is changed before its effects are kept: if keeping fails, the process ends and its successor starts from
+the store (see `services._process.station`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from bus import messages as m
+from bus import topics as t
+from bus.codec import MAX_PAYLOAD_BYTES
+from bus.effects import Effect, Publish, ReplyTo
+from bus.errors import RefusedError
+from services.approvals import reading, rows, say
+from services.approvals.decision import Chosen, choose, decided
+from services.approvals.model import Approval, Approver, Audit, Decided, NotDecided, Save, State, Vote
+from services.approvals.question import check, opened
+from services.approvals.rules import Rules, Verdict
+from services.approvals.tokens import Tokens
+
+
+class Happening(enum.StrEnum):
+    """What may happen to an approval that exists."""
+
+    QUESTION = "question"  # the same question comes again
+    APPROVE = "approve"  # a valid yes
+    DENY = "deny"  # a valid no
+    TIMER = "timer"  # expires_at is reached
+    WITHDRAWN = "withdrawn"
+    APPLIED = "applied"
+
+
+_FINAL: Mapping[Happening, frozenset[State]] = {happening: frozenset() for happening in Happening}
+TABLE: Mapping[State, Mapping[Happening, frozenset[State]]] = {
+    State.PENDING: {
+        Happening.QUESTION: frozenset(),
+        Happening.APPROVE: frozenset({State.APPROVED}),
+        Happening.DENY: frozenset({State.DENIED}),
+        Happening.TIMER: frozenset({State.EXPIRED}),
+        Happening.WITHDRAWN: frozenset({State.CANCELLED}),
+        Happening.APPLIED: frozenset(),
+    },
+    State.APPROVED: _FINAL,
+    State.DENIED: _FINAL,
+    State.EXPIRED: _FINAL,
+    State.CANCELLED: _FINAL,
+}
+"""State → happening → the states that it may lead to; where none stands, the approval stays as it is."""
+
+MAX_WHOLE = MAX_PAYLOAD_BYTES - 512 * 1024  # of an input that `show` shows; the rest is the request around it
+_STATED_VIA = frozenset({"cli", "web", "bus"})  # what a decision on the bus may say of itself; else "bus"
+
+
+class Gate:
+    """All approvals of a node. ``recall`` finds a decided one in the store; ``pending`` is oldest first."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        home: str,
+        rules: Rules,
+        tokens: Tokens,
+        approvers: Sequence[Approver],
+        pending: Iterable[Approval] = (),
+        recall: Callable[[str], Approval | None],
+    ) -> None:
+        self._node = node
+        self._home = home
+        self._rules = rules
+        self._tokens = tokens
+        self._approvers = {approver.user: approver for approver in approvers}
+        self._recall = recall
+        self._pending = {approval.id: approval for approval in pending}
+        self._items = {approval.id: say.item(approval) for approval in self._pending.values()}
+
+    @property
+    def count(self) -> int:
+        """How many wait."""
+        return len(self._pending)
+
+    def next_expiry(self) -> datetime | None:
+        """When `tick` has something to do, as far as is known now."""
+        return min((a.expires_at for a in self._pending.values() if a.expires_at is not None), default=None)
+
+    def snapshots(self) -> list[Effect]:
+        """Everything that stands on the bus, for a start."""
+        said: list[Effect] = []
+        for approval in self._pending.values():
+            view = reading.view(approval.input_json, reading.parse(approval.input_json))
+            said += self._ask(approval, view)
+        return [*said, self._waiting()]
+
+    # facts of ingest
+
+    def question(self, fact: m.Fact, q: m.Question, now: datetime) -> list[Effect]:
+        """An agent asks. Raises `RefusedError` for a question that can be nobody's."""
+        check(fact, q)
+        known = self._find(q.approval)
+        if known is not None:
+            if reading.sha256(q.input_json) != known.input_sha256:
+                raise RefusedError("bad_request", f"{q.approval} was asked before with another input")
+            return [] if known.state is State.PENDING else [say.answer(known, now)]
+        approval, verdict, view = opened(fact, q, self._rules, self._home, now)
+        asked = Audit(now, "request", approval.id, rows.request(approval))
+        if verdict.answer != "ask":
+            return [asked, *self._decide_by_rule(approval, verdict, now)]
+        self._pending[approval.id] = approval
+        self._items[approval.id] = say.item(approval)
+        return [Save(approval, new=True), asked, *self._ask(approval, view), self._waiting()]
+
+    def withdrawn(self, fact: m.Fact, w: m.QuestionWithdrawn, now: datetime) -> list[Effect]:
+        """The agent waits no more; what is decided stays decided."""
+        approval = self._known(w.approval)
+        if approval.state is not State.PENDING:
+            return []
+        return self._end(
+            approval,
+            Happening.WITHDRAWN,
+            State.CANCELLED,
+            now,
+            by="agent",
+            via="agent",
+            reason=rows.short(w.reason),
+        )
+
+    def applied(self, fact: m.Fact, a: m.AnswerApplied, now: datetime) -> list[Effect]:
+        """The agent's side says, once, whether the agent took the answer."""
+        approval = self._known(a.approval)
+        if approval.outcome is None:
+            raise RefusedError("bad_request", f"{a.approval} is not decided: nothing of it can be applied")
+        if approval.outcome.applied is not None:
+            return []
+        outcome = msgspec.structs.replace(approval.outcome, applied=a.applied)
+        approval = msgspec.structs.replace(approval, outcome=outcome)
+        return [
+            Save(approval),
+            Audit(now, "applied", approval.id, {"applied": a.applied}),
+            say.outcome(approval),
+        ]
+
+    # time
+
+    def tick(self, now: datetime) -> list[Effect]:
+        """Deny what nobody answered in time."""
+        effects: list[Effect] = []
+        for approval in [
+            a for a in self._pending.values() if a.expires_at is not None and a.expires_at <= now
+        ]:
+            effects += self._expire(approval, now)
+        return effects
+
+    def _expire(self, approval: Approval, now: datetime) -> list[Effect]:
+        assert approval.expires_at is not None  # noqa: S101  # only what can expire is expired
+        waited_s = (approval.expires_at - approval.created_at).total_seconds()
+        reason = f"nobody answered within {waited_s:g} s"
+        message = f"Denied by Pointsman: {reason}. No person has looked at it."
+        return self._end(
+            approval,
+            Happening.TIMER,
+            State.EXPIRED,
+            now,
+            by="timeout",
+            via="timeout",
+            reason=reason,
+            message=message,
+        )
+
+    # commands
+
+    def decide(self, d: m.Decision, approval_id: str, now: datetime) -> list[Effect]:
+        """Someone answers. A decision that changes nothing is not raised: it stands in the audit as well."""
+        approval = self._find(approval_id)
+        if approval is None:
+            return self._refuse(
+                d, approval_id, None, now, RefusedError("unknown_approval", "there is no such approval")
+            )
+        user = self._tokens.who(d.token, self._approvers, *_claims(approval))
+        if approval.outcome is not None:
+            text = f"it was {approval.state} by {approval.outcome.by} before"
+            error = RefusedError("already_decided", text, approval.outcome)
+            return self._refuse(d, approval.id, user, now, error)
+        if user is None:
+            text = f"the token is not one for this approval: read approvals/{approval.id}/tokens/<your user>"
+            return self._refuse(d, approval.id, None, now, RefusedError("bad_token", text))
+        if approval.expires_at is not None and approval.expires_at <= now:
+            effects = self._expire(approval, now)
+            saved = next(e.approval for e in effects if isinstance(e, Save))
+            error = RefusedError("expired", "the token has expired, and the approval with it", saved.outcome)
+            return effects + self._refuse(d, approval.id, user, now, error)
+        if d.uid is not None and d.uid != approval.uid:
+            error = RefusedError("unknown_session", f"{approval.id} belongs to session {approval.uid}")
+            return self._refuse(d, approval.id, user, now, error)
+        d = msgspec.structs.replace(d, reason=rows.short(d.reason))
+        if d.decision == "deny" and d.remember is None:
+            return self._deny(approval, d, user, now)
+        try:
+            chosen = choose(approval, d, self._approvers[user], self._rules, self._home)
+        except RefusedError as error:
+            return self._refuse(d, approval.id, user, now, error)
+        return self._approve(approval, d, chosen, user, now)
+
+    def _deny(self, approval: Approval, d: m.Decision, user: str, now: datetime) -> list[Effect]:
+        message = f"Denied by {user}: {d.reason}" if d.reason else f"Denied by {user}."
+        return [
+            Audit(now, "decision", approval.id, rows.decision(d, user, None)),
+            *self._end(
+                approval,
+                Happening.DENY,
+                State.DENIED,
+                now,
+                by=user,
+                via=_via(d),
+                reason=d.reason,
+                message=message,
+                interrupt=d.interrupt,
+                reply_to=d.id,
+            ),
+        ]
+
+    def _approve(
+        self, approval: Approval, d: m.Decision, chosen: Chosen, user: str, now: datetime
+    ) -> list[Effect]:
+        """Count the vote; votes for another input, and an earlier one of the same user, count no more."""
+        others = [v for v in approval.votes if v.input_sha256 == chosen.input_sha256 and v.user != user]
+        votes = (*others, Vote(user=user, input_sha256=chosen.input_sha256))
+        approval = msgspec.structs.replace(approval, votes=votes)
+        noted = Audit(now, "decision", approval.id, rows.decision(d, user, None))
+        if len(votes) < chosen.required:
+            self._pending[approval.id] = approval
+            approved_by = [vote.user for vote in votes]
+            result = {
+                "id": approval.id,
+                "state": approval.state,
+                "approved_by": approved_by,
+                "required": chosen.required,
+            }
+            return [Save(approval), noted, ReplyTo(d.id, result)]
+        return [
+            noted,
+            *self._end(
+                msgspec.structs.replace(approval, danger=chosen.danger),
+                Happening.APPROVE,
+                State.APPROVED,
+                now,
+                by=user,
+                via=_via(d),
+                reason=d.reason,
+                final_json=chosen.final_json,
+                updated_input=chosen.updated_input,
+                answers=chosen.answers,
+                reply_to=d.id,
+            ),
+        ]
+
+    def show(self, command: m.ShowApproval, approval_id: str, now: datetime) -> list[Effect]:
+        """The request with its whole input, also of one that is decided. Raises `RefusedError`."""
+        approval = self._known(approval_id)
+        if len(approval.input_json) * 4 > MAX_WHOLE and len(approval.input_json.encode()) > MAX_WHOLE:
+            raise RefusedError("too_large", f"the input has {len(approval.input_json)} characters")
+        whole = reading.whole(approval.input_json, reading.parse(approval.input_json))
+        return [ReplyTo(command.id, say.request(self._node, approval, whole))]
+
+    # inside
+
+    def _find(self, approval_id: str) -> Approval | None:
+        return self._pending.get(approval_id) or self._recall(approval_id)
+
+    def _known(self, approval_id: str) -> Approval:
+        found = self._find(approval_id)
+        if found is None:
+            raise RefusedError("unknown_approval", f"there is no approval {approval_id!r}")
+        return found
+
+    def _ask(self, a: Approval, view: reading.View) -> list[Effect]:
+        """Request, then tokens: who sees the pending list finds both."""
+        said: list[Effect] = [Publish(t.APPROVAL_REQUEST, say.request(self._node, a, view), {"id": a.id})]
+        for user in self._approvers:
+            token = m.ApprovalToken(id=a.id, token=self._tokens.issue(user, *_claims(a)))
+            said.append(Publish(t.APPROVAL_TOKEN, token, {"id": a.id, "user": user}))
+        return said
+
+    def _waiting(self) -> Publish:
+        return say.pending(self._pending.values(), self._items.values())
+
+    def _decide_by_rule(self, approval: Approval, verdict: Verdict, now: datetime) -> list[Effect]:
+        state = State.APPROVED if verdict.answer == "allow" else State.DENIED
+        message = "" if state is State.APPROVED else f"Denied by the rule {verdict.rule}: {verdict.reason}"
+        done = decided(
+            approval,
+            state,
+            now,
+            by=verdict.rule,
+            via="policy",
+            rule=verdict.rule,
+            reason=verdict.reason,
+            message=message,
+        )
+        return [Save(done, new=True), *_told(done, now), say.outcome(done), _measure(done)]
+
+    def _end(
+        self,
+        approval: Approval,
+        happening: Happening,
+        state: State,
+        now: datetime,
+        *,
+        reply_to: str | None = None,
+        **how: Any,
+    ) -> list[Effect]:
+        """A pending approval is decided: kept with its answer, then said."""
+        if state not in TABLE[approval.state][happening]:
+            raise AssertionError(f"{approval.id}: {happening} does not lead from {approval.state} to {state}")
+        done = decided(approval, state, now, **how)
+        del self._pending[approval.id]
+        del self._items[approval.id]
+        cleared = [Publish(t.APPROVAL_REQUEST, None, {"id": approval.id})]
+        for user in self._approvers:
+            cleared.append(Publish(t.APPROVAL_TOKEN, None, {"id": approval.id, "user": user}))
+        said: list[Effect] = [
+            Save(done),
+            *_told(done, now),
+            *cleared,
+            self._waiting(),
+            say.outcome(done),
+        ]
+        if reply_to is not None:
+            said.append(ReplyTo(reply_to, done.outcome))
+        return [*said, _measure(done)]
+
+    def _refuse(
+        self, d: m.Decision, approval_id: str, user: str | None, now: datetime, error: RefusedError
+    ) -> list[Effect]:
+        return [
+            Audit(now, "decision", approval_id, rows.decision(d, user, error.code)),
+            ReplyTo(d.id, error=error),
+            NotDecided(error.code),
+        ]
+
+
+def _claims(a: Approval) -> tuple[str, str, str, datetime | None]:
+    return a.id, a.uid, a.input_sha256, a.expires_at
+
+
+def _via(d: m.Decision) -> str:
+    return d.via if d.via in _STATED_VIA else "bus"
+
+
+def _told(a: Approval, now: datetime) -> list[Effect]:
+    """What goes with every decision into the transaction: the audit row and the agent's answer."""
+    return [Audit(now, "outcome", a.id, rows.outcome(a)), say.answer(a, now)]
+
+
+def _measure(a: Approval) -> Decided:
+    assert a.outcome is not None  # noqa: S101  # only decided approvals are measured
+    return Decided(a.state, a.outcome.via, a.outcome.level, a.outcome.latency_ms / 1000)

@@ -1,0 +1,110 @@
+"""What the gate keeps and what it asks for: values only."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from bus import messages as m
+from bus.effects import Do, Keep
+
+
+class State(enum.StrEnum):
+    """Where an approval stands; every one but ``PENDING`` is final, and is the outcome's ``decision``."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class Vote(msgspec.Struct, frozen=True, kw_only=True):
+    """One approver's yes, to exactly this input."""
+
+    user: str
+    input_sha256: str
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """One question and all that became of it. ``input_json`` is the agent's text, byte for byte.
+
+    ``final_json`` is what goes back to the agent if it is not ``input_json``; ``message`` and ``interrupt``
+    go with a denial. ``outcome`` stands once ``state`` is final and never changes but for ``applied``.
+    """
+
+    id: str
+    session: str
+    uid: str
+    process: int
+    request_id: str
+    kind: str  # tool | question | plan
+    tool: str
+    tool_use_id: str | None
+    agent_id: str | None
+    input_json: str
+    input_sha256: str
+    input_partial: bool
+    summary: str
+    description: str
+    cwd: str
+    permission_mode: str
+    suggestions: list[Any]
+    auto_approve: list[str]
+    danger: m.Danger
+    required: int
+    created_at: datetime
+    expires_at: datetime | None
+    state: State = State.PENDING
+    votes: tuple[Vote, ...] = ()
+    final_json: str | None = None
+    message: str = ""
+    interrupt: bool = False
+    outcome: m.ApprovalOutcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Approver:
+    """A user who may decide; it may approve up to ``max_level``, and deny anything."""
+
+    user: str
+    max_level: str = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Save(Keep):
+    """Keep the approval as it now is. ``new``: it was not there before."""
+
+    approval: Approval
+    new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Audit(Keep):
+    """Append a row to the audit chain. ``approval`` may be the id of one that does not exist."""
+
+    at: datetime
+    action: str  # request | decision | outcome | applied
+    approval: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Do):
+    """For the metrics: an approval was decided."""
+
+    decision: str
+    via: str
+    level: str
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NotDecided(Do):
+    """For the metrics: a decision changed nothing, and why."""
+
+    code: str

@@ -1,0 +1,118 @@
+"""The gate's tables: approvals, their inputs, the audit chain. Opened durable (`open_store`).
+
+Decided approvals stand here alone and cost nothing but their place on the disk: a start reads the pending
+ones by a partial index, and a decided one is found by its id when somebody asks.
+Triggers hold what must never
+happen, whoever writes: a decision does not change, an input does not change, the audit only grows.
+"""
+
+from __future__ import annotations
+
+import sqlite3  # noqa: TID251  # the store is where SQL stands
+from collections.abc import Iterator
+
+import msgspec
+
+from bus.effects import Keep
+from services.approvals import audit
+from services.approvals.model import Approval, Audit, Save
+
+MIGRATIONS = (
+    """
+CREATE TABLE approvals (
+  n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, uid TEXT NOT NULL, tool_use_id TEXT,
+  state TEXT NOT NULL, created_at TEXT NOT NULL, record BLOB NOT NULL
+);
+CREATE INDEX approvals_pending ON approvals (n) WHERE state = 'pending';
+CREATE INDEX approvals_tool_use ON approvals (tool_use_id) WHERE tool_use_id IS NOT NULL;
+CREATE TABLE inputs (approval TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE audit (
+  n INTEGER PRIMARY KEY, at TEXT NOT NULL, action TEXT NOT NULL, approval TEXT NOT NULL, data TEXT NOT NULL,
+  hash BLOB NOT NULL
+);
+CREATE INDEX audit_approval ON audit (approval);
+CREATE TABLE audit_head (one INTEGER PRIMARY KEY CHECK (one = 1), n INTEGER NOT NULL, hash BLOB NOT NULL);
+INSERT INTO audit_head VALUES (1, 0, zeroblob(32));
+CREATE TRIGGER approvals_final BEFORE UPDATE ON approvals
+  WHEN old.state <> 'pending' AND new.state IS NOT old.state
+  BEGIN SELECT RAISE (ABORT, 'a decision never changes'); END;
+CREATE TRIGGER approvals_kept BEFORE DELETE ON approvals
+  BEGIN SELECT RAISE (ABORT, 'approvals are kept'); END;
+CREATE TRIGGER inputs_fixed BEFORE UPDATE ON inputs
+  BEGIN SELECT RAISE (ABORT, 'an input never changes'); END;
+CREATE TRIGGER audit_fixed BEFORE UPDATE ON audit
+  BEGIN SELECT RAISE (ABORT, 'the audit only grows'); END;
+CREATE TRIGGER audit_kept BEFORE DELETE ON audit
+  BEGIN SELECT RAISE (ABORT, 'the audit only grows'); END;
+""",
+)
+
+_FIND = "SELECT record, json FROM approvals JOIN inputs ON approval = id"
+
+
+class Store:
+    """Reads at any time; writes within the caller's transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._encoder = msgspec.json.Encoder()
+        self._decoder = msgspec.json.Decoder(Approval)
+
+    def pending(self) -> list[Approval]:
+        """Oldest first."""
+        rows = self._db.execute(
+            f"{_FIND} WHERE state = 'pending' ORDER BY n"
+        )  # spelled out, for the partial index
+        return [self._approval(*row) for row in rows]
+
+    def find(self, approval_id: str) -> Approval | None:
+        row = self._db.execute(f"{_FIND} WHERE id = ?", (approval_id,)).fetchone()
+        return self._approval(*row) if row else None
+
+    def keep(self, effect: Keep) -> None:
+        """Carry out one of the gate's `Keep` effects."""
+        if isinstance(effect, Save):
+            self._save(effect.approval, effect.new)
+        elif isinstance(effect, Audit):
+            self._append(effect)
+        else:
+            raise TypeError(f"{effect!r} is not kept here")
+
+    def _save(self, a: Approval, new: bool) -> None:
+        record = self._encoder.encode(msgspec.structs.replace(a, input_json=""))
+        if not new:
+            self._db.execute(
+                "UPDATE approvals SET state = ?, record = ? WHERE id = ?", (a.state, record, a.id)
+            )
+            return
+        self._db.execute("INSERT INTO inputs VALUES (?, ?)", (a.id, a.input_json))
+        self._db.execute(
+            "INSERT INTO approvals (id, uid, tool_use_id, state, created_at, record) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (a.id, a.uid, a.tool_use_id, a.state, a.created_at.isoformat(), record),
+        )
+
+    def _append(self, effect: Audit) -> None:
+        row = audit.link(
+            self.audit_head(), effect.at.isoformat(), effect.action, effect.approval, effect.data
+        )
+        self._db.execute(
+            "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)",
+            (row.n, row.at, row.action, row.approval, row.data, row.hash),
+        )
+        self._db.execute("UPDATE audit_head SET n = ?, hash = ?", (row.n, row.hash))
+
+    def _approval(self, record: bytes, input_json: str) -> Approval:
+        return msgspec.structs.replace(self._decoder.decode(record), input_json=input_json)
+
+    def audit_head(self) -> tuple[int, bytes]:
+        """Number and hash of the last row, as kept beside the table."""
+        n, digest = self._db.execute("SELECT n, hash FROM audit_head").fetchone()
+        return n, digest
+
+    def audit_rows(self, after: int = 0) -> Iterator[audit.Row]:
+        """In order; read as they are asked for, so that a long chain fits any memory."""
+        rows = self._db.execute(
+            "SELECT n, at, action, approval, data, hash FROM audit WHERE n > ? ORDER BY n", (after,)
+        )
+        return (audit.Row(*row) for row in rows)

@@ -1,0 +1,183 @@
+"""The verb doctor: what is missing on this machine, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bus import topics as t
+from bus.errors import BusDownError
+from services.cli import view
+from services.cli.line import World, connected
+from services.cli.out import say, say_json
+from services.cli.system import all_services, judge
+from services.cli.text import one_line
+
+MIN_PYTHON = (3, 11)
+RUN_TIMEOUT_S = 30.0
+MANAGED_FROM, SDK_URL_UP_TO = (2, 1, 42), (2, 1, 120)  # as services.tmux.agents has them; a test compares
+
+
+@dataclass(frozen=True)
+class Check:
+    """``status``: ok, warn (works, but…) or missing (something will not work); ``mend`` says what to do."""
+
+    name: str
+    status: str
+    found: str
+    mend: str = ""
+
+
+async def doctor(world: World, _args: Namespace) -> int:
+    checks = [*_programs(world), *_home(world), *_ports(world), *await _services(world)]
+    ok = all(check.status != "missing" for check in checks)
+    if world.json:
+        say_json({"ok": ok, "checks": [asdict(check) for check in checks]})
+    else:
+        say(view.checks((check.name, check.status, check.found, check.mend) for check in checks))
+        say("\nAll is well." if ok else "\nWhat is marked `missing` must be mended first.")
+    return 0 if ok else 1
+
+
+def _programs(world: World) -> Iterator[Check]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] >= MIN_PYTHON:
+        yield Check("python", "ok", version)
+    else:
+        yield Check("python", "missing", version, "Pointsman needs Python 3.11 or later")
+    path = world.environ.get("PATH")
+    if tmux := shutil.which("tmux", path=path):
+        yield Check("tmux", "ok", f"{_first_line([tmux, '-V'])} ({tmux})")
+    else:
+        yield Check("tmux", "missing", "not installed", "sudo apt install tmux (macOS: brew install tmux)")
+    yield _broker(world)
+    yield _claude(world)
+
+
+def _broker(world: World) -> Check:
+    wanted = world.config.bus.broker
+    if wanted == "external":
+        return Check("broker", "ok", f"external, at {world.config.bus.host}:{world.config.bus.port}")
+    path = f"{world.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"  # where Debian keeps it
+    mosquitto = shutil.which("mosquitto", path=path)
+    install = "sudo apt install mosquitto (macOS: brew install mosquitto)"
+    if mosquitto and wanted != "amqtt":
+        return Check("broker", "ok", f"mosquitto ({mosquitto})")
+    if wanted == "mosquitto":
+        return Check("broker", "missing", "bus.broker = mosquitto, which is not installed", install)
+    if mosquitto:
+        return Check("broker", "ok", "amqtt, as configured (bus.broker)")
+    return Check(
+        "broker",
+        "warn",
+        "amqtt, because mosquitto is not installed: slower, and without access rules",
+        install,
+    )
+
+
+def _claude(world: World) -> Check:
+    wanted = world.config.agent.claude
+    found = shutil.which(wanted, path=world.environ.get("PATH"))
+    if found is None:
+        return Check(
+            "claude",
+            "missing",
+            f"{wanted} was not found",
+            "install Claude Code (https://claude.com/claude-code), or set agent.claude; "
+            "`make demo` needs none",
+        )
+    said = _first_line([found, "--version"])
+    numbers = said.split(" ")[0].split(".")
+    if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
+        return Check("claude", "missing", f"{found} says {said!r}", "is it Claude Code? Set agent.claude")
+    version = (int(numbers[0]), int(numbers[1]), int(numbers[2]))
+    kinds = [
+        *(["managed"] if version >= MANAGED_FROM else []),
+        *(["sdk-url"] if version <= SDK_URL_UP_TO else []),
+    ]
+    if "managed" not in kinds:
+        return Check("claude", "missing", f"{said}: too old for managed sessions", "claude update")
+    return Check("claude", "ok", f"{said} ({found}); kinds of session: {', '.join(kinds)}")
+
+
+def _first_line(argv: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"(does not run: {error})"
+    lines = (done.stdout or done.stderr).strip().splitlines()
+    return one_line(lines[0], 200) if lines else f"(no answer, exit code {done.returncode})"
+
+
+def _home(world: World) -> Iterator[Check]:
+    home = world.config.node.home
+    if not home.exists():
+        yield Check("home", "warn", f"{home} is not there yet", "it is made at the first start: `make run`")
+        return
+    others = stat.S_IMODE(home.stat().st_mode) & 0o077
+    if others:
+        yield Check("home", "warn", f"{home} can be read by others", f"chmod 700 {home}")
+    else:
+        yield Check("home", "ok", str(home))
+    readable = [file for file in _secrets(home) if stat.S_IMODE(file.stat().st_mode) & 0o077]
+    if readable:
+        yield Check(
+            "secrets", "missing", f"{readable[0]} can be read by others", f"chmod -R go= {home}/secrets"
+        )
+    free = shutil.disk_usage(home).free
+    if free < 500 * 1024 * 1024:
+        yield Check(
+            "disk", "warn", f"{free // 2**20} MiB free at {home}", "make room: journals and databases grow"
+        )
+
+
+def _secrets(home: Path) -> Iterator[Path]:
+    folder = home / "secrets"
+    if folder.exists():
+        yield from (path for path in folder.rglob("*") if path.is_file())
+
+
+def _ports(world: World) -> Iterator[Check]:
+    """Whether something listens where the endpoints say."""
+    endpoints = world.home.endpoints()
+    for section, key in (("bus", "port"), ("bus", "ws_port"), ("ingest", "port")):
+        port = endpoints.get(section, {}).get(key)
+        if not isinstance(port, int):
+            continue
+        host = str(endpoints[section].get("host", "127.0.0.1"))
+        name = f"{section}.{key}"
+        try:
+            socket.create_connection((host, port), timeout=2.0).close()
+        except OSError as error:
+            yield Check(name, "missing", f"nothing answers at {host}:{port} ({error.strerror})", "make run")
+        else:
+            yield Check(name, "ok", f"{host}:{port}")
+
+
+async def _services(world: World) -> list[Check]:
+    try:
+        async with connected(world) as line:
+            found = await line.read(t.SERVICE_HEALTH, complete=all_services, sentinel=False)
+    except BusDownError as error:
+        return [Check("services", "missing", f"the bus cannot be reached: {error}", "make run")]
+    except BaseExceptionGroup as group:
+        down, _ = group.split(BusDownError)
+        if down is None:
+            raise
+        return [Check("services", "missing", f"the bus cannot be reached: {down.exceptions[0]}", "make run")]
+    return [
+        Check(name, "ok", "online")
+        if service["status"] == "online"
+        else Check(name, "missing", str(service["status"]), f"pointsman logs {name}")
+        for name, service in judge(found, world.now()).items()
+    ]

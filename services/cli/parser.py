@@ -1,0 +1,214 @@
+"""The command line: which verbs there are, and what each takes."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import typing
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn
+
+import msgspec
+
+from bus import messages as m
+from services.cli import approvals, complete, doctor, money, sessions, system, watch
+from services.cli.line import World
+
+Verb = Callable[[World, argparse.Namespace], Awaitable[int]]
+
+OVERVIEW = """\
+Pointsman supervises Claude Code sessions over MQTT.
+
+  pointsman new NAME --prompt "…"   open a session in this directory
+  pointsman ls                      all sessions, and what they are doing
+  pointsman watch [NAME]            what happens, as it happens
+  pointsman approvals               what waits for your yes
+  pointsman approve ID | deny ID    decide
+  pointsman send NAME "…"           say something to an agent
+  pointsman attach NAME             see its window
+  pointsman cost                    what it cost
+  pointsman end NAME                end it
+
+  pointsman health                  is everything running?
+  pointsman doctor                  what is missing on this machine, and how to mend it
+  pointsman bus                     how to connect with any MQTT client
+
+`pointsman VERB --help` says more; every verb takes --json. Start it all with `make run`.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what to do next when the usage is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(f"{message}\nSee `{self.prog} --help`.")
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """As `parse_args`, but names the verb that was meant perhaps, and explains the one that was given."""
+    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
+    if argv and not argv[0].startswith("-") and argv[0] not in verbs:
+        near = difflib.get_close_matches(argv[0], verbs, n=3, cutoff=0.5)
+        meant = f": did you mean {' or '.join(near)}?" if near else f" (there are: {', '.join(verbs)})"
+        parser.error(f"there is no verb {argv[0]!r}{meant}")
+    args, more = parser.parse_known_args(argv)
+    if more:
+        verbs.get(args.verb, parser).error(f"unrecognized arguments: {' '.join(more)}")
+    return args
+
+
+def build() -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = _Parser(
+        prog="pointsman",
+        description="Supervise Claude Code sessions over MQTT.",
+        epilog="Exit codes: 0 done, 1 refused, 2 wrong usage or configuration, 3 the bus cannot be reached.",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    _sessions(verbs)
+    _approvals(verbs)
+    _money(verbs)
+    _system(verbs)
+    return parser
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: Verb, about: str
+) -> argparse.ArgumentParser:
+    made = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
+    made.add_argument("--json", action="store_true", help="one JSON document instead of text")
+    made.set_defaults(run=run)
+    return made
+
+
+def _session(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    action = parser.add_argument("name", metavar="NAME", nargs="?" if optional else None, help="the session")
+    action.completer = complete.sessions  # type: ignore[attr-defined]  # argcomplete's way
+
+
+def _approval(parser: argparse.ArgumentParser) -> None:
+    action = parser.add_argument("id", metavar="ID", nargs="?", help="its id, or any unique beginning of it")
+    action.completer = complete.approvals  # type: ignore[attr-defined]  # argcomplete's way
+    parser.add_argument("--oldest", action="store_true", help="the one that has waited longest")
+
+
+def _sessions(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    new = _verb(verbs, "new", sessions.new, "Open a session.")
+    new.add_argument("name", metavar="NAME", help="lower-case letters, digits and hyphens")
+    new.add_argument("--cwd", default=".", metavar="DIR", help="its directory (default: this one)")
+    new.add_argument("--prompt", metavar="TEXT", help="the first thing to say")
+    new.add_argument("--model")
+    new.add_argument("--permission-mode", choices=typing.get_args(m.PermissionMode))
+    new.add_argument("--budget", type=_usd, default=msgspec.UNSET, metavar="USD", help="or `none`")
+    new.add_argument(
+        "--kind", choices=typing.get_args(m.SessionKind), default="managed", help="default: managed"
+    )
+    new.add_argument("--resume", metavar="ID", help="go on with this conversation of Claude Code")
+    new.add_argument("--title", metavar="TEXT")
+    new.add_argument("--pin", action="store_true", help="never put it to sleep")
+    new.add_argument("--trust", action="store_true", help="its directory is trusted: ask no dialog about it")
+    new.add_argument(
+        "--auto-approve", action="append", metavar="TOOL", help="let this tool run unasked (may be repeated)"
+    )
+
+    _verb(verbs, "ls", sessions.ls, "List all sessions.")
+
+    watching = _verb(verbs, "watch", watch.watch, "Show what happens, until Ctrl-C.")
+    _session(watching, optional=True)
+    watching.add_argument("--count", type=_count, metavar="N", help="end after N events")
+
+    send = _verb(verbs, "send", sessions.send, "Say something to an agent.")
+    _session(send)
+    send.add_argument("text", metavar="TEXT", nargs="+", help="what to say; - reads the standard input")
+
+    stop = _verb(verbs, "interrupt", sessions.interrupt, "Stop what an agent is doing now.")
+    _session(stop)
+    stop.add_argument("--reason", metavar="TEXT")
+
+    end = _verb(verbs, "end", sessions.end, "End a session, or all.")
+    _session(end, optional=True)
+    end.add_argument("--all", action="store_true", help="every session of this node")
+    end.add_argument("--reason", metavar="TEXT")
+
+    _session(_verb(verbs, "attach", sessions.attach, "See a session's window (leave it with Ctrl-b d)."))
+
+    history = _verb(verbs, "history", sessions.history, "Show what has happened in a session.")
+    _session(history)
+    history.add_argument(
+        "--after", type=_natural, default=0, metavar="SEQ", help="only events after this number"
+    )
+    history.add_argument("--limit", type=_count, metavar="N", help="at most N events")
+
+
+def _approvals(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    _verb(verbs, "approvals", approvals.approvals, "List what waits for a decision.")
+
+    approve = _verb(verbs, "approve", approvals.approve, "Say yes.")
+    _approval(approve)
+    approve.add_argument("--reason", metavar="TEXT")
+    approve.add_argument("--input", metavar="JSON", help="let it run with this input instead")
+
+    deny = _verb(verbs, "deny", approvals.deny, "Say no.")
+    _approval(deny)
+    deny.add_argument("--reason", metavar="TEXT", help="the agent is told")
+    deny.add_argument("--interrupt", action="store_true", help="and stop the agent's turn")
+
+    answer = _verb(verbs, "answer", approvals.answer, "Answer an agent's question.")
+    _approval(answer)
+    answer.add_argument(
+        "--answer", action="append", metavar="QUESTION=ANSWER", help="or NUMBER=ANSWER (may be repeated)"
+    )
+    answer.add_argument("--text", help="the answer to a single question")
+
+
+def _money(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    _session(_verb(verbs, "cost", money.cost, "Show what sessions cost."), optional=True)
+    budget = _verb(verbs, "budget", money.budget, "Set or lift a budget.")
+    _session(budget)
+    budget.add_argument("usd", type=_usd, metavar="USD", help="in all, in dollars; `none` lifts it")
+    budget.add_argument(
+        "--node", action="store_true", help="NAME is a period of the whole node: total, day, week or month"
+    )
+
+
+def _system(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    _verb(verbs, "health", system.health, "Is every service running? Exits 0 when all are.")
+
+    bus = _verb(verbs, "bus", system.bus, "How to connect to the bus with any MQTT client.")
+    bus.add_argument("--user", metavar="U", help="default: operator")
+
+    _verb(verbs, "doctor", doctor.doctor, "Find what is missing on this machine, and how to mend it.")
+
+    logs = _verb(verbs, "logs", system.logs, "Show the logs of the services.")
+    logs.add_argument("service", metavar="SERVICE", nargs="?", help="default: all")
+    logs.add_argument("-n", "--lines", type=_count, default=50, metavar="N", help="default: 50")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on, until Ctrl-C")
+
+    completion = _verb(verbs, "completion", system.completion, "Print the script for the shell's tab key.")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def _usd(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        value = float(text.removeprefix("$"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a sum of dollars, nor `none`") from None
+    if not math.isfinite(value) or not 0 <= value <= 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and a billion dollars")
+    return value
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    value = _natural(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value

@@ -1,0 +1,232 @@
+"""Verbs about the installation: health, bus, logs, completion."""
+
+from __future__ import annotations
+
+import os
+import time
+from argparse import Namespace
+from collections import deque
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from argcomplete.shell_integration import shellcode
+from rich.text import Text
+
+from bus import messages as m
+from bus import topics as t
+from bus.codec import decode_text
+from bus.errors import BusDownError, PeerError, RefusedError
+from services import SERVICES
+from services.cli import view
+from services.cli.line import USER, Snapshots, UsageError, World, connected
+from services.cli.out import say, say_json
+from services.cli.text import clean, one_line
+
+STALE_S = 30.0  # three heartbeats of ten seconds
+
+
+async def health(world: World, _args: Namespace) -> int:
+    """Ages the heartbeats itself: a dead watchdog must not make everything look well."""
+    async with connected(world) as line:
+        found = await line.read(t.SERVICE_HEALTH, t.HEALTH, complete=all_services, sentinel=False)
+    services = judge(found, world.now())
+    ok = all(service["status"] == "online" for service in services.values())
+    node = found.one(t.HEALTH, m.NodeHealth)
+    document = {
+        "ok": ok,
+        "node": world.config.node.name,
+        "services": services,
+        "status": node.status if node else None,
+        "reasons": node.reasons if node else [],
+    }
+    if world.json:
+        say_json(document)
+    else:
+        say(view.services(services))
+        for reason in node.reasons if node else []:
+            say(Text(f"! {one_line(reason)}", style="yellow"))
+        if not ok:
+            bad = [name for name, service in services.items() if service["status"] != "online"]
+            say(f"\nNot well: {', '.join(bad)}. See `pointsman logs {bad[0]}` and `pointsman doctor`.")
+    return 0 if ok else 1
+
+
+def all_services(found: Snapshots) -> bool | None:
+    online = {
+        message.values["self"] for message in found.rows(t.SERVICE_STATUS) if message.payload == b"online"
+    }
+    beating = {message.values["self"] for message in found.rows(t.SERVICE_HEALTH)}
+    return True if SERVICES.keys() <= (online & beating) else None
+
+
+def judge(found: Snapshots, now: datetime) -> dict[str, dict[str, Any]]:
+    """Each service's status (online, offline, stale) and its health; those never seen are offline."""
+    statuses: dict[str, str] = {}
+    for message in found.rows(t.SERVICE_STATUS):
+        try:
+            statuses[message.values["self"]] = decode_text(message.payload).strip()
+        except PeerError:
+            continue
+    beats: dict[str, dict[str, Any]] = {}
+    at: dict[str, datetime] = {}
+    for message in found.rows(t.SERVICE_HEALTH):
+        try:
+            beat = msgspec.json.decode(message.payload, type=m.ServiceHealth)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        beats[message.values["self"]] = msgspec.to_builtins(beat)
+        at[message.values["self"]] = beat.at
+    judged: dict[str, dict[str, Any]] = {}
+    for name in [*SERVICES, *sorted(statuses.keys() - SERVICES.keys())]:
+        status = "online" if statuses.get(name) == "online" else "offline"
+        if status == "online" and (name not in at or now - at[name] > timedelta(seconds=STALE_S)):
+            status = "stale"
+        judged[name] = {"status": status, **beats.get(name, {})}
+    return judged
+
+
+async def bus(world: World, args: Namespace) -> int:
+    """How to connect; read from the home and the configuration, without connecting."""
+    config = world.config
+    host: Any
+    port: Any
+    ws_port: Any
+    role: str | None
+    user: str | None
+    file: Path | None
+    if config.bus.broker == "external":
+        if args.user not in {None, config.bus.username, USER}:
+            raise RefusedError(
+                "not_allowed", "an external broker has its own users: Pointsman knows bus.username"
+            )
+        host, port, ws_port = config.bus.host, config.bus.port, config.bus.ws_port
+        user, role = config.bus.username, "operator"
+        file = config.bus.password_file
+    else:
+        found = world.home.endpoints().get("bus", {})
+        if "port" not in found:
+            raise BusDownError(f"the broker of {world.home.path} was never started: do `make run`")
+        host, port, ws_port = found.get("host"), found.get("port"), found.get("ws_port")
+        name: str = args.user or USER
+        file = world.home.bus_password_file(name)
+        if not t.PARAMETERS["user"].match(name) or not file.exists():
+            raise RefusedError("bad_request", f"there is no user {one_line(name)!r} of the bus")
+        user, role = name, "operator" if name == USER else "service" if name.startswith("service-") else None
+    document = {
+        "host": host,
+        "port": port,
+        "ws_port": ws_port,
+        "root": config.bus.root,
+        "node": config.node.name,
+        "username": user,
+        "role": role,
+        "password_file": str(file) if file else None,
+    }
+    if world.json:
+        say_json(document)
+        return 0
+    for key, value in document.items():
+        say(f"{key:14} {one_line(str(value)) if value is not None else '–'}")
+    secret = f' -u {user} -P "$(cat {file})"' if file else ""
+    say(
+        f"\nFor example, everything that happens here:\n  mosquitto_sub -h {host} -p {port}{secret} "
+        f"-v -t '{config.bus.root}/{config.node.name}/sessions/+/events/+'"
+    )
+    return 0
+
+
+async def logs(world: World, args: Namespace) -> int:
+    """The end of one service's log, or of all of them in the order of time."""
+    folder = world.config.node.home / "logs"
+    names = [args.service] if args.service else sorted(path.stem for path in folder.glob("*.log"))
+    files = [folder / f"{name}.log" for name in names]
+    missing = [file for file in files if not file.exists()]
+    if missing or not files:
+        there = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none yet"
+        raise RefusedError(
+            "bad_request", f"no log of {args.service or 'any service'} in {folder} (there: {there})"
+        )
+    if args.follow and len(files) != 1:
+        raise UsageError("--follow needs the name of a service")
+    lines = sorted(
+        (line for file in files for line in _tail(file, args.lines)), key=lambda entry: str(entry.get("at"))
+    )
+    lines = lines[-args.lines :]
+    if world.json and not args.follow:
+        say_json(lines)
+        return 0
+    for line in lines:
+        _show_line(world, line)
+    if args.follow:
+        _follow(world, files[0])
+    return 0
+
+
+def _tail(file: Path, count: int) -> list[dict[str, Any]]:
+    with file.open(encoding="utf-8", errors="replace") as handle:
+        last = deque(handle, maxlen=count)
+    entries = [_entry(line) for line in last]
+    for before, entry in pairwise(entries):
+        entry.setdefault("at", before.get("at", ""))  # a stray line belongs to the one before it
+    return entries
+
+
+def _entry(line: str) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(line.encode("utf-8", "replace"))
+    except msgspec.DecodeError:
+        found = None
+    return found if isinstance(found, dict) else {"event": line.rstrip("\n")}
+
+
+def _show_line(world: World, entry: dict[str, Any]) -> None:
+    if world.json:
+        say_json(entry, indent=None)
+        return
+    level = str(entry.get("level", ""))
+    style = {"warning": "yellow", "error": "bold red", "debug": "dim"}.get(level, "")
+    text = Text(f"{str(entry.get('at', ''))[:19].replace('T', ' ')} ", style="dim")
+    text.append(f"{one_line(str(entry.get('service', ''))):10} ")
+    text.append(one_line(str(entry.get("event", ""))), style=style)
+    more = {
+        key: value
+        for key, value in entry.items()
+        if key not in {"at", "service", "level", "event", "traceback"}
+    }
+    text.append(
+        "".join(f" {one_line(key)}={one_line(str(value), 300)}" for key, value in more.items()), style="dim"
+    )
+    if "traceback" in entry:
+        text.append("\n" + clean(str(entry["traceback"])), style="dim")
+    say(text)
+
+
+def _follow(world: World, file: Path) -> None:
+    """Until Ctrl-C; a rotated file is opened anew."""
+    handle = file.open(encoding="utf-8", errors="replace")
+    try:
+        handle.seek(0, os.SEEK_END)
+        while True:
+            line = handle.readline()
+            if line:
+                _show_line(world, _entry(line))
+                continue
+            time.sleep(0.2)
+            if file.exists() and os.fstat(handle.fileno()).st_ino != file.stat().st_ino:
+                handle.close()
+                handle = file.open(encoding="utf-8", errors="replace")
+    finally:
+        handle.close()
+
+
+async def completion(world: World, args: Namespace) -> int:
+    """The script that makes the tab key know our verbs and names."""
+    script = shellcode(["pointsman"], shell=args.shell)
+    if world.json:
+        say_json({"shell": args.shell, "script": script})
+    else:
+        print(script)
+    return 0

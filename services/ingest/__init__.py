@@ -1,0 +1,25 @@
+"""Talks to agents; owns the sessions.
+
+Agents reach it over a WebSocket (`server`): through a bridge, which carries the journal of an agent that runs
+over stdio, or by themselves (`--sdk-url`). What they say becomes the session's state, events, questions and
+costs; what users and the gate say goes back to them.
+
+In: `sessions/<s>/{prompt,interrupt,set,history,remove,hibernate,wake}`, `internal/ingest/end`; facts
+`created`, `started`, `exited` (tmux controller), `answer` (gate).
+
+Out: `sessions/index`, `sessions/<s>/state`, `sessions/<s>/events/<type>`; facts `question`, `withdrawn`,
+`applied` (gate), `opened`, `cost` (ledger); commands `internal/tmux/spawn` and, for a session that failed,
+`sessions/<s>/end`.
+
+Kept (SQLite, survives any crash of processes): a row per session with the offset up to which its agent's
+journal is dealt with, its last 10,000 events, prompts that no result covers yet, lines that the agent may not
+have read. One transaction per WebSocket message; nothing at all for deltas.
+
+When it dies: agents and bridges wait and connect again. A bridge goes on from the kept offset, so that each
+frame has its effect once: each question is asked once, each cost told once, and the events' numbers have no
+gap; deltas since the last commit are said again. An agent by `--sdk-url` repeats its frames (dropped here by
+uuid) and is asked what is still open; a hook callback that got lost on the way ends by its timeout.
+
+Reading order: `states`, `wire`, `say`, `model`, `step`, `questions`, `delivery`, `turns`, `life`,
+`deltas`, `registry`, `commands`, `links`, `core`; then `store`, `server`, `shell`.
+"""

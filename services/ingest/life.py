@@ -1,0 +1,148 @@
+"""The life of a session's agent processes: started, gone, started again, ended. And the session's own end.
+
+A process's exit (a fact of the tmux controller) has its effect once its journal is read to the end: what it
+said last (a result, a cost) was said while it lived. A bridge says when that is; if none comes, or the agent
+has no bridge, the exit waits for `DRAIN_S` at most.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from bus import messages as m
+from services.ingest import delivery, questions, say
+from services.ingest.model import Ask, AskController, Close, Cost, DropSeen, Exit
+from services.ingest.step import Step
+from services.ingest.turns import RECENT_COSTS
+
+DRAIN_S = 10.0  # a bridge is respawned within a second or two of its death
+DEATHS = 3  # in
+DEATHS_S = 60.0  # … or the session fails
+
+
+def started(step: Step, process: int, resume: str | None) -> None:
+    """A new agent process: it hears what every process must hear first."""
+    r, session = step.r, step.session
+    if process <= r.process or not r.living:
+        return
+    if r.alive:
+        _over(step, "a new agent process was started")
+    r.process, r.resumed, r.alive, r.initialized = process, resume is not None, True, False
+    r.offset, r.drained, r.line, r.lost = 0, False, 0, False
+    r.requests, r.lifecycle, r.exit = {}, False, None
+    if r.ask is not None and r.ask.process <= process:
+        r.ask = None
+    if resume is not None:
+        r.conversation = resume
+    if r.cost.total != "0":
+        r.earlier = [*r.earlier, r.cost][-RECENT_COSTS:]
+    r.cost = Cost()
+    r.baseline = resume is None
+    session.messages.clear()
+    step.effects.append(DropSeen(r.uid))
+    timeout = say.HOOK_TIMEOUT_UNSAFE_S if r.kind == "sdk-url" else say.HOOK_TIMEOUT_S
+    step.request("initialize", _initialize, timeout)
+    if not r.baseline:
+        step.request("baseline", say.get_session_cost)
+    if r.wanted_model is not None:
+        step.request(f"model:{r.wanted_model}", say.set_model, r.wanted_model)
+    if r.wanted_mode is not None:
+        step.request(f"mode:{r.wanted_mode}", say.set_permission_mode, r.wanted_mode)
+    step.changed("an agent process was started")
+
+
+def _initialize(request_id: str, timeout_s: int) -> str:
+    return say.initialize(request_id, hooks=True, timeout_s=timeout_s)
+
+
+def exited(step: Step, fact: m.AgentExited) -> None:
+    """The controller says that a process is gone."""
+    r = step.r
+    if not r.living or fact.process < r.process:
+        return
+    until = step.now + timedelta(seconds=DRAIN_S)
+    if r.exit is None or not r.exit.final:
+        r.exit = Exit(fact.process, fact.exit_code, fact.reason, fact.final, fact.failed, until)
+        step.changed()
+    bridged = r.kind == "managed"
+    if (r.alive and not r.drained) if bridged else (step.session.link is not None):
+        return  # it may still have something to say
+    gone(step)
+
+
+def drained(step: Step) -> None:
+    """The bridge has sent all that its agent said, and the agent is gone."""
+    if not step.r.drained:
+        step.r.drained = True
+        step.durable = True
+    if step.r.exit is not None:
+        gone(step)
+
+
+def gone(step: Step) -> None:
+    """The exit has its effect now."""
+    r = step.r
+    exit_ = r.exit
+    if exit_ is None:
+        return
+    r.exit = None
+    _over(step, exit_.reason)
+    if exit_.final:
+        end(step, "failed" if exit_.failed else "ended", exit_.exit_code, exit_.reason)
+        return
+    r.deaths = [at for at in r.deaths if step.now - at < timedelta(seconds=DEATHS_S)] + [step.now]
+    if len(r.deaths) > DEATHS:
+        reason = f"the agent died {len(r.deaths)} times in {DEATHS_S:.0f} s, last: {exit_.reason}"
+        end(step, "failed", exit_.exit_code, reason)
+        _ask(step, Ask(f"end-{r.uid}", 0, None, reason[:500]))
+        return
+    process = max(exit_.process, r.process) + 1
+    _ask(step, Ask(f"spawn-{r.uid}-{process}", process, r.conversation))
+    step.changed(f"the agent is gone: {exit_.reason}")
+
+
+def _ask(step: Step, ask: Ask) -> None:
+    r = step.r
+    r.ask = ask
+    step.effects.append(AskController(r.uid, r.session, ask))
+    step.changed()
+
+
+def answered(step: Step, ask_id: str, ok: bool, message: str) -> None:
+    """The controller answered our request: a process comes (its fact will say so), or never will."""
+    r = step.r
+    if r.ask is None or r.ask.id != ask_id:
+        return
+    spawn = r.ask.process > 0
+    r.ask = None
+    step.durable = True
+    if spawn and not ok and r.living:
+        end(step, "failed", None, f"the agent could not be started again: {message}")
+
+
+def _over(step: Step, reason: str) -> None:
+    """The process is gone, and with it everything that only it knew."""
+    r, session = step.r, step.session
+    questions.withdraw(step, list(r.questions), "the agent is gone")
+    questions.clear_tools(step, all_of_them=True)
+    r.alive = r.initialized = r.turn = r.compacting = False
+    r.requests, r.asks_back = {}, None
+    step.drop(list(session.lines))
+    if session.link is not None:
+        session.link.greeted = False  # lines of the next process are not for it
+        step.effects.append(Close(session.link.number, reason, code=1001))
+    step.changed(f"the agent is gone: {reason}")
+
+
+def end(step: Step, how: str, exit_code: int | None, reason: str) -> None:
+    """The session is over; its name is free, its state stays until it is removed."""
+    r = step.r
+    for prompt in list(step.session.prompts.values()):
+        delivery.refuse(step, prompt)
+    questions.withdraw(step, list(r.questions), "the session has ended")
+    step.drop(list(step.session.lines))
+    r.end, r.ended_at, r.ask, r.alive = how, step.now, None, False
+    if how == "failed":
+        r.error = reason
+    step.event(m.EndedEvent, exit_code=exit_code, reason=reason)
+    step.changed(reason)

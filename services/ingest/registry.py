@@ -1,0 +1,167 @@
+"""Which sessions there are, by name and uid; their timers, index and steps. No I/O, no clock."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from bus import messages as m
+from bus import topics as t
+from bus.effects import Effect, Publish
+from bus.errors import RefusedError
+from services.ingest import delivery
+from services.ingest.deltas import Deltas
+from services.ingest.model import AskController, Forget, Line, Prompt, Record, Session, Settings
+from services.ingest.states import Status
+from services.ingest.step import Step, state
+
+GRACE_S = 5.0  # a bridge is back after about 1 s; shorter losses do not make a session "disconnected"
+BASELINE_S = 3.0  # measured: 1 to 2 ms; 2.1.42 does not know the question
+_NAMESPACE = uuids.UUID("6f5b1c8e-6f0c-4b7c-9d0a-9b8f0f5f5a11")  # ours, made once for prompt uuids
+
+
+class Registry:
+    """The table of sessions and what its parts share. ``_timers``: (uid, what) → when it is due."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._by_uid: dict[str, Session] = {}
+        self._by_name: dict[str, Session] = {}  # the living one, else the last
+        self._links: dict[int, Session] = {}
+        self._deltas: dict[int, Deltas] = {}
+        self._timers: dict[tuple[str, str], datetime] = {}
+        self._behind: dict[int, Session] = {}  # links whose journal was read further than is kept or acked
+        self._index_at: datetime | None = None
+        self.unknown: dict[str, int] = {}  # frame types that we do not know → how often
+        self.malformed = 0
+
+    def load(
+        self,
+        records: Iterable[Record],
+        prompts: Iterable[tuple[str, Prompt]],
+        lines: Iterable[tuple[str, Line]],
+    ) -> None:
+        for record in sorted(records, key=lambda r: (r.living, r.started_at)):
+            session = Session(record)
+            self._by_uid[record.uid] = session
+            self._by_name[record.session] = session
+        for uid, prompt in sorted(prompts, key=lambda entry: entry[1].order):
+            self._by_uid[uid].prompts[prompt.uuid] = prompt
+        for uid, line in lines:
+            self._by_uid[uid].lines[line.n] = line
+
+    def begin(self, now: datetime) -> list[Effect]:
+        """Say what was kept, and take up what was waited for."""
+        effects: list[Effect] = []
+        for session in self._by_uid.values():
+            r = session.record
+            if r.ended_at is not None:
+                self._set(r, "forget", r.ended_at + timedelta(seconds=self._settings.keep_ended_s))
+            else:
+                self._set(r, "grace", now + timedelta(seconds=GRACE_S))
+            if r.ask is not None:
+                effects.append(AskController(r.uid, r.session, r.ask))
+            if r.exit is not None:
+                self._set(r, "exit", r.exit.until)
+            if not r.baseline:
+                self._set(r, "baseline", now + timedelta(seconds=BASELINE_S))
+            if session.prompts:
+                self._set(r, "silent", now + timedelta(seconds=delivery.SILENT_S))
+            if self._shown(session):
+                effects.append(
+                    Publish(t.SESSION_STATE, state(session, self._settings.node), {"session": r.session})
+                )
+        return [*effects, self._index(now)]
+
+    def statuses(self) -> dict[str, int]:
+        """For metrics."""
+        found = dict.fromkeys(map(str, Status), 0)
+        for session in self._by_name.values():
+            found[session.record.status] += 1
+        return found
+
+    def named(self, name: str, uid: str | None) -> Session:
+        """The session of this name (or, of that name, the one with the uid). Raises ``unknown_session``."""
+        session = self._by_uid.get(uid) if uid is not None else self._by_name.get(name)
+        if session is None or session.record.session != name:
+            raise RefusedError(
+                "unknown_session", f"no session {name!r}" + (f" with uid {uid}" if uid else "")
+            )
+        return session
+
+    def _set(self, r: Record, what: str, at: datetime) -> None:
+        self._timers[r.uid, what] = at
+
+    def _step(self, session: Session, now: datetime) -> Step:
+        return Step(session, self._settings.node, now, shown=self._shown(session))
+
+    def _shown(self, session: Session) -> bool:
+        return self._by_name.get(session.record.session) is session
+
+    def _close(self, step: Step) -> list[Effect]:
+        r = step.r
+        if r.initialized and r.baseline:
+            self._timers.pop((r.uid, "baseline"), None)
+            delivery.pump(step)
+        elif r.initialized and (r.uid, "baseline") not in self._timers:
+            self._set(r, "baseline", step.now + timedelta(seconds=BASELINE_S))
+        effects = step.close()
+        if r.exit is not None:
+            self._set(r, "exit", r.exit.until)
+        if step.session.prompts and (r.uid, "silent") not in self._timers:
+            self._set(r, "silent", step.now + timedelta(seconds=delivery.SILENT_S))
+        if r.ended_at is not None and (r.uid, "forget") not in self._timers:
+            self._set(r, "forget", r.ended_at + timedelta(seconds=self._settings.keep_ended_s))
+        if step.moved:
+            self._index_at = self._index_at or step.now
+        link = step.session.link
+        if link is not None and link.bridge and link.acked != r.offset:
+            self._behind[link.number] = step.session
+        return effects
+
+    def _index(self, now: datetime) -> Effect:
+        self._index_at = None
+        entries = [
+            m.IndexEntry(session=name, uid=s.record.uid, kind=s.record.kind, status=s.record.status)
+            for name, s in sorted(self._by_name.items())
+        ]
+        return Publish(t.SESSIONS_INDEX, m.SessionIndex(sessions=entries, at=now))
+
+    def _forget(self, session: Session, now: datetime) -> list[Effect]:
+        r = session.record
+        del self._by_uid[r.uid]
+        effects: list[Effect] = [Forget(r.uid)]
+        if self._shown(session):
+            del self._by_name[r.session]
+            effects.append(Publish(t.SESSION_STATE, None, {"session": r.session}))
+            self._index_at = self._index_at or now
+        for key in [key for key in self._timers if key[0] == r.uid]:
+            del self._timers[key]
+        return effects
+
+    def _of(self, uid: str | None) -> Session:
+        session = self._by_uid.get(uid or "")
+        if session is None:
+            raise RefusedError("unknown_session", f"no session with uid {uid}")
+        return session
+
+    def _living(self, name: str, uid: str | None) -> Session:
+        session = self.named(name, uid)
+        if not session.record.living:
+            raise RefusedError("unknown_session", f"{name} has {session.record.status}")
+        return session
+
+    def _controllable(self, name: str, uid: str | None) -> Session:
+        session = self._living(name, uid)
+        if session.record.kind not in ("managed", "sdk-url"):
+            raise RefusedError("unavailable", f"a session of kind {session.record.kind} cannot be told that")
+        if not session.record.alive:
+            raise RefusedError("unavailable", f"{name} has no agent at the moment ({session.record.status})")
+        return session
+
+    def _prompt(self, session: Session, prompt_id: str | None, text: str, by: str | None) -> Prompt:
+        r = session.record
+        r.order += 1
+        name = prompt_id or f"p{r.order}"
+        return Prompt(name, str(uuids.uuid5(_NAMESPACE, f"{r.uid}/{name}/{r.order}")), r.order, text, by)

@@ -1,0 +1,19 @@
+"""ledger: what each session spent, counted once, in integers, whatever crashes.
+
+Reads
+    ``facts/ingest/ledger``: ``opened`` (a session exists) and ``cost`` (an agent's running totals); the
+    commands ``ledger/sessions/<s>/budget``, ``ledger/budgets/<period>`` and ``ledger/query``;
+    ``sessions/index`` (whose snapshots are still wanted).
+Writes
+    ``ledger/sessions/<s>`` and ``ledger/total`` (snapshots), ``ledger/events`` (action ``level``).
+Keeps
+    The database at ``ledger.database`` (synchronous=FULL): reports as the agents made them, postings (rows
+    that never change), budgets, sessions, outbox, inbox and command ids; and ``spent``, sums of the postings
+    that can be made again from them, and are when they do not agree.
+If it dies
+    Nobody waits for it. Facts stay with ingest until the next ledger acknowledges them; it reads the sums and
+    says every snapshot again. Until then the snapshots stand as they were said last.
+
+Read `core` first (what is counted, and from where), then `chain` (from running totals to postings), `money`,
+`periods`, `levels`, `say`, `store`, `shell`.
+"""

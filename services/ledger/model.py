@@ -1,0 +1,216 @@
+"""What the ledger knows, in values, and what it asks its store to keep."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from bus.effects import Do, Keep
+
+AGENT = "agent"  # a posting's source: what the agent itself said. Others (transcript, …) are estimates
+BURN_S = 900.0  # the burn rate's time: long enough for a long turn, short enough to be of now
+UNATTRIBUTED = "unattributed"  # the model of a cost of which the agent does not say what for
+
+
+class Use(NamedTuple):
+    """Cost in 10⁻¹² dollars, and tokens. ``cache_write`` includes its two kinds, where they are known."""
+
+    cost: int = 0
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+
+    def plus(self, other: Use) -> Use:
+        return Use(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def minus(self, other: Use) -> Use:
+        return Use(*(a - b for a, b in zip(self, other, strict=True)))
+
+
+NOTHING = Use()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an agent said of itself: ``total`` and ``models`` are running totals of one agent process.
+
+    A baseline says where counting starts from now on and is no cost. ``fact`` is the id it came with.
+    """
+
+    uid: str
+    session: str
+    process: int
+    turn: int
+    baseline: bool
+    at: datetime
+    total: int
+    models: Mapping[str, Use]
+    model: str | None
+    write_5m: int  # of this turn alone, as is write_1h
+    write_1h: int
+    notional: bool
+    fact: str
+
+    @property
+    def place(self) -> tuple[int, bool, datetime, str]:
+        """Its place among the reports of its process. A baseline follows the turn whose number it has; the
+        time orders two baselines within one turn.
+        """
+        return (self.turn, self.baseline, self.at, self.fact)
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The reports around a new one in its process. ``same`` is one of the same turn."""
+
+    same: Report | None = None
+    before: Report | None = None
+    after: Report | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """A row that never changes. ``turns`` is 1 on one row of each turn; ``share`` is 1 where the model took
+    part in the turn; both are 0 on a correction.
+    """
+
+    id: str
+    uid: str
+    process: int
+    turn: int
+    model: str
+    at: datetime
+    use: Use
+    turns: int
+    share: int
+    source: str
+    notional: bool
+    fact: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums."""
+
+    use: Use = NOTHING
+    turns: int = 0
+
+    def add(self, use: Use, turns: int) -> None:
+        self.use = self.use.plus(use)
+        self.turns += turns
+
+
+@dataclass(slots=True)
+class Account:
+    """Sums of one session, or of the node (``uid`` empty). ``shown``: its snapshot stands on the bus."""
+
+    uid: str = ""
+    session: str = ""
+    cwd: str = ""
+    kind: str = ""
+    opened_at: datetime | None = None
+    shown: bool = True
+    budget: int | None = None
+    level: str = "unlimited"
+    all: Tally = field(default_factory=Tally)
+    models: dict[str, Tally] = field(default_factory=dict)
+    estimated: int = 0
+    notional: bool = False
+    recent: deque[tuple[datetime, int]] = field(default_factory=deque)  # (when, cost) for the burn rate
+
+    def add(self, model: str, use: Use, turns: int, share: int, *, estimated: bool, notional: bool) -> None:
+        self.all.add(use, turns)
+        self.models.setdefault(model, Tally()).add(use, share)
+        self.notional = self.notional or notional
+        if estimated:
+            self.estimated += use.cost
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """One row of sums from the store."""
+
+    uid: str
+    model: str
+    use: Use
+    turns: int
+    share: int
+    estimated: int
+    notional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a start reads from the store. ``budgets`` by scope (`scope`); ``sessions`` oldest first."""
+
+    sessions: Sequence[KeepSession] = ()
+    sums: Sequence[Sum] = ()
+    budgets: Mapping[str, int | None] = field(default_factory=dict)
+    quarters: Mapping[int, int] = field(default_factory=dict)  # cost of the node in the last `KEPT_DAYS`
+    recent: Sequence[tuple[str, datetime, int]] = ()  # (uid, when, cost), oldest first
+
+
+# ── to be kept ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class KeepSession(Keep):
+    """A session, or what has become known of it. ``opened_at`` None: only its costs have been heard of."""
+
+    uid: str
+    session: str
+    cwd: str
+    kind: str
+    opened_at: datetime | None
+    shown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeepReport(Keep):
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPosting(Keep):
+    posting: Posting
+
+
+@dataclass(frozen=True, slots=True)
+class KeepBudget(Keep):
+    """``scope``: ``session:<uid>`` or ``period:<period>``; ``source``: ``default``, ``opened`` or
+    ``command``. The last one of a scope holds; the others tell how it came to be.
+    """
+
+    scope: str
+    budget: int | None
+    source: str
+    by: str | None
+    via: str | None
+    at: datetime
+
+
+# ── to be done ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Counted(Do):
+    """For metrics: what a report led to. ``rest`` is the cost that no model accounts for."""
+
+    postings: Sequence[Posting]
+    reset: bool
+    late: bool
+    rest: int
+
+
+def session_scope(uid: str) -> str:
+    return f"session:{uid}"
+
+
+def period_scope(period: str) -> str:
+    return f"period:{period}"

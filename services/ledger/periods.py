@@ -1,0 +1,37 @@
+"""Days, weeks and months of the node's own time zone, over sums kept by quarter of an hour.
+
+Every zone's offset from UTC is a multiple of 15 minutes, so a local day is a whole number of quarters, on the
+days of a clock change too, and sums need not be made again when the zone's rules change.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta, tzinfo
+
+QUARTER_S = 900
+PERIODS = ("day", "week", "month", "total")
+KEPT_DAYS = 32  # a month, and the day that a time zone may add
+
+
+def quarter_of(at: datetime) -> int:
+    """Number of the quarter of an hour since 1970."""
+    return int(at.timestamp()) // QUARTER_S
+
+
+def day_of(quarter: int, zone: tzinfo) -> str:
+    """The local day of a quarter: ``2026-11-21``."""
+    return datetime.fromtimestamp(quarter * QUARTER_S, zone).date().isoformat()
+
+
+def since(period: str, now: datetime, zone: tzinfo) -> datetime | None:
+    """When the running period began (UTC); a week begins on Monday; ``total`` never began."""
+    today = now.astimezone(zone).date()
+    if period == "day":
+        first = today
+    elif period == "week":
+        first = today - timedelta(days=today.weekday())
+    elif period == "month":
+        first = today.replace(day=1)
+    else:
+        return None
+    return datetime.combine(first, time(), zone).astimezone(UTC)

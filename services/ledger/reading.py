@@ -1,0 +1,48 @@
+"""From a fact on the bus to a report that can be counted."""
+
+from __future__ import annotations
+
+from bus import messages as m
+from bus.errors import PeerError
+from services.ledger import money
+from services.ledger.model import Report, Use
+
+MAX_TOKENS = 10**12  # of one process: a thousand times the largest ever seen
+MAX_MODELS = 100
+MAX_NAME = 200
+
+
+def read_report(uid: str, fact: m.Fact, data: m.CostReported) -> Report:
+    """Raises `PeerError` for what cannot be: then ingest sets the fact aside, where a person can see it."""
+    counts = [data.process, data.turn, data.cache_write_5m, data.cache_write_1h]
+    for use in data.models.values():
+        counts += [use.input, use.output, use.cache_read, use.cache_write]
+    if any(not 0 <= count <= MAX_TOKENS for count in counts):
+        raise PeerError("bad_request", f"a count is not between 0 and {MAX_TOKENS}")
+    if len(data.models) > MAX_MODELS or any(len(n) > MAX_NAME for n in (*data.models, data.model or "")):
+        raise PeerError(
+            "bad_request", f"more than {MAX_MODELS} models, or a name of more than {MAX_NAME} characters"
+        )
+    try:
+        total = money.from_text(data.total_usd)
+        models = {
+            name: Use(money.from_text(u.cost_usd), u.input, u.output, u.cache_read, u.cache_write)
+            for name, u in data.models.items()
+        }
+    except ValueError as error:
+        raise PeerError("bad_request", str(error)) from None
+    return Report(
+        uid=uid,
+        session=data.session,
+        process=data.process,
+        turn=data.turn,
+        baseline=data.baseline,
+        at=fact.at.replace(microsecond=fact.at.microsecond // 1000 * 1000),  # as the store keeps it
+        total=total,
+        models=models,
+        model=data.model or None,
+        write_5m=data.cache_write_5m,
+        write_1h=data.cache_write_1h,
+        notional=data.notional,
+        fact=fact.id,
+    )

@@ -1,0 +1,159 @@
+"""The ledger's snapshots, events and answers, in the contract's words (section 7). Rounds once, here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
+
+from msgspec import UNSET
+
+from bus import messages as m
+from bus import topics as t
+from bus.effects import Publish
+from services.ledger import money
+from services.ledger.levels import level, used_ratio
+from services.ledger.model import BURN_S, NOTHING, Account, Tally, Use
+from services.ledger.periods import day_of
+
+MAX_MODELS = 50  # in one snapshot; the cheapest others are said together
+MAX_ROWS = 5_000  # in one answer, for the bus's sake
+OTHERS = "(others)"
+MAX_FORECAST = timedelta(days=3650)
+
+
+def session(account: Account, now: datetime) -> m.LedgerSession:
+    return m.LedgerSession(session=account.session, uid=account.uid, **_common(account, now))
+
+
+def total(
+    node: Account, periods: Mapping[str, tuple[int, int | None, datetime | None]], now: datetime
+) -> m.LedgerTotal:
+    """``periods``: (spent, budget, since)."""
+    said = {
+        name: m.Period(spent_usd=money.to_usd(spent), budget_usd=_usd(budget), since=since)
+        for name, (spent, budget, since) in periods.items()
+    }
+    return m.LedgerTotal(periods=said, **_common(node, now))
+
+
+def _common(account: Account, now: datetime) -> dict[str, Any]:
+    spent, budget = account.all.use.cost, account.budget
+    burn = _burn(account)
+    return {
+        "spent_usd": money.to_usd(spent),
+        "budget_usd": _usd(budget),
+        "remaining_usd": None if budget is None else money.to_usd(max(0, budget - spent)),
+        "used_ratio": used_ratio(spent, budget),
+        "level": level(spent, budget),
+        "turns": account.all.turns,
+        "tokens": tokens(account.all.use),
+        "by_model": _by_model(account.models),
+        "burn_usd_per_h": burn,
+        "exhausted_at": _forecast(account, burn, now),
+        "exhausted_between": None,
+        "notional": account.notional,
+        "estimated_usd": money.to_usd(account.estimated),
+        "unpriced": [],
+        "witnesses": m.Witnesses(agent_usd=money.to_usd(spent - account.estimated)),
+        "drift_usd": 0.0,
+        "limits": [],
+        "at": now,
+    }
+
+
+def _usd(amount: int | None) -> float | None:
+    return None if amount is None else money.to_usd(amount)
+
+
+def tokens(use: Use) -> m.Tokens:
+    return m.Tokens(
+        input=use.input,
+        output=use.output,
+        cache_read=use.cache_read,
+        cache_write=use.cache_write,
+        cache_write_5m=use.cache_write_5m,
+        cache_write_1h=use.cache_write_1h,
+    )
+
+
+def _by_model(models: Mapping[str, Tally]) -> dict[str, m.ModelCost]:
+    used = {name: tally for name, tally in models.items() if tally.use != NOTHING}
+    if len(used) > MAX_MODELS:
+        ranked = sorted(used, key=lambda name: used[name].use.cost, reverse=True)
+        others = Tally()
+        for name in ranked[MAX_MODELS:]:
+            others.add(used[name].use, used[name].turns)
+        used = {**{name: used[name] for name in ranked[:MAX_MODELS]}, OTHERS: others}
+    return {
+        name: m.ModelCost(cost_usd=money.to_usd(y.use.cost), turns=y.turns, tokens=tokens(y.use))
+        for name, y in sorted(used.items())
+    }
+
+
+def _burn(account: Account) -> float | None:
+    """Dollars an hour, of what is in ``recent``; None when idle."""
+    if not account.recent:
+        return None
+    return money.to_usd(max(0, round(sum(cost for _, cost in account.recent) * 3600 / BURN_S)))
+
+
+def _forecast(account: Account, burn: float | None, now: datetime) -> datetime | None:
+    """When the budget will be used up if it goes on like this; None where that cannot be told."""
+    if not burn or account.budget is None or len({at for at, _ in account.recent}) < 2:
+        return None
+    left = account.budget - account.all.use.cost
+    if left <= 0:
+        return None
+    hours = money.to_usd(left) / burn
+    return now + timedelta(hours=hours) if hours < MAX_FORECAST.total_seconds() / 3600 else None
+
+
+def crossed(
+    now: datetime, before: str, after: str, spent: int, budget: int | None, whose: Account | str
+) -> Publish:
+    """A level was crossed: of a session's budget, or of the node's for a period."""
+    what = f"the node's budget ({whose})" if isinstance(whose, str) else "the session's budget"
+    of = "no limit" if budget is None else f"{money.to_usd(budget):.2f} dollars"
+    event = m.LedgerEvent(
+        at=now,
+        action="level",
+        session=UNSET if isinstance(whose, str) else whose.session,
+        uid=UNSET if isinstance(whose, str) else whose.uid,
+        from_=before,
+        to=after,
+        reason=f"{what}: {money.to_usd(spent):.2f} spent of {of}",
+    )
+    return Publish(t.LEDGER_EVENTS, event)
+
+
+def answer(by: str, rows: Iterable[tuple[str | int, str, Use, int]], zone: tzinfo) -> m.LedgerQueryResult:
+    """The answer to a query: days in order, everything else by cost. Beyond `MAX_ROWS` the cheapest (by day:
+    the oldest) are said together.
+    """
+    found: dict[tuple[str, str], Tally] = {}
+    for key, uid, use, turns in rows:
+        name = day_of(int(key), zone) if by == "day" else str(key)
+        found.setdefault((name, uid), Tally()).add(use, turns)
+    ranked = sorted(
+        found.items(), key=lambda item: item[0][0] if by == "day" else item[1].use.cost, reverse=True
+    )
+    if len(ranked) > MAX_ROWS:
+        others = Tally()
+        for _, tally in ranked[MAX_ROWS:]:
+            others.add(tally.use, tally.turns)
+        ranked = [*ranked[:MAX_ROWS], ((OTHERS, ""), others)]
+    if by == "day":
+        ranked.reverse()
+    said = [
+        m.LedgerQueryRow(
+            key=name,
+            uid=uid or UNSET,
+            spent_usd=money.to_usd(tally.use.cost),
+            turns=tally.turns,
+            tokens=tokens(tally.use),
+        )
+        for (name, uid), tally in ranked
+    ]
+    everything = sum(tally.use.cost for tally in found.values())
+    return m.LedgerQueryResult(by=by, rows=said, total_usd=money.to_usd(everything))

@@ -1,0 +1,147 @@
+"""The ledger in the world: its store, its clock and its place on the bus. Decides nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime
+from functools import partial
+
+import trio
+from prometheus_client import Counter, Gauge
+
+from bus import codec
+from bus import messages as m
+from bus import topics as t
+from bus.api import Received
+from bus.effects import Do, Effect, ReplyTo
+from bus.errors import RefusedError
+from services._process.context import Context
+from services._process.station import Station
+from services._process.store import open_store, transaction
+from services.ledger import money, say
+from services.ledger.core import Ledger
+from services.ledger.model import BURN_S, Counted
+from services.ledger.periods import PERIODS
+from services.ledger.store import MIGRATIONS, Store
+from services.ledger.zone import local_zone
+
+TICK_S = 30.0  # burn rates fall and days end; nobody looks at either by the second
+LEVELS = ("unlimited", "abundant", "moderate", "cautious", "critical", "exhausted")
+
+
+async def serve(context: Context) -> None:
+    """Run until cancelled. Raises `StoreError`, whose text says what to do."""
+    await Shell(context).run()
+
+
+class Shell:
+    """Carries events to the ledger and its effects into the world."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._zone = local_zone(os.environ)
+        config = context.config.ledger
+        began = time.perf_counter()
+        connection = open_store(config.database, MIGRATIONS, durable=True)
+        self.store = Store(connection)
+        self._metrics()
+        if not self.store.derived_agrees():
+            context.log.error("sums did not agree with their postings: made again", database=config.database)
+            self._rebuilds.inc()
+            with transaction(connection):
+                self.store.rebuild()
+        budget = config.default_budget_usd
+        now = context.now()
+        self.ledger = Ledger(
+            zone=self._zone,
+            default_budget=None if budget is None else money.from_usd(budget),
+            loaded=self.store.load(now, BURN_S),
+            recall=self.store.near,
+            now=now,
+        )
+        took_ms = round((time.perf_counter() - began) * 1000)
+        context.log.info("ledger read", took_ms=took_ms, zone=str(self._zone))
+        self.station = Station(context, connection, keep=self.store.keep, do=self._do)
+        for period in PERIODS:
+            self._spent.labels(period).set_function(partial(self._spent_in, period))
+        for level in LEVELS:
+            self._levels.labels(level).set_function(partial(self._sessions_at, level))
+
+    def _metrics(self) -> None:
+        registry = self._context.registry
+        self._spent = Gauge(
+            "pointsman_spent_dollars", "Spent in the running period", ["period"], registry=registry
+        )
+        self._levels = Gauge(
+            "pointsman_budget_sessions", "Sessions by the level of their budget", ["level"], registry=registry
+        )
+        self._postings = Counter(
+            "pointsman_postings", "Rows added to the ledger", ["source"], registry=registry
+        )
+        self._resets = Counter(
+            "pointsman_cost_resets", "Running totals that began anew without a baseline", registry=registry
+        )
+        self._late = Counter(
+            "pointsman_cost_late_reports", "Reports that came after a later one", registry=registry
+        )
+        self._rest = Counter(
+            "pointsman_cost_unattributed_dollars",
+            "Cost (either way) that the models' own figures did not account for",
+            registry=registry,
+        )
+        self._rebuilds = Counter(
+            "pointsman_ledger_rebuilds", "Sums that had to be made again at start", registry=registry
+        )
+
+    def _spent_in(self, period: str) -> float:
+        return money.to_usd(self.ledger.spent(period))
+
+    def _sessions_at(self, level: str) -> int:
+        return self.ledger.levels().get(level, 0)
+
+    async def run(self) -> None:
+        station, ledger = self.station, self.ledger
+        station.act(ledger.snapshots(self._context.now()))
+        for row in (t.LEDGER_SESSION, t.LEDGER_TOTAL):
+            self._context.bus.own(row)  # what else stands there is of a session that is gone
+        station.on_fact("opened", m.SessionOpened, ledger.opened)
+        station.on_fact("cost", m.CostReported, ledger.cost)
+        station.on_command(t.LEDGER_SESSION_BUDGET, m.SetBudget, self._set_budget)
+        station.on_command(t.LEDGER_BUDGET, m.SetBudget, self._set_period_budget)
+        station.on_command(t.LEDGER_QUERY, m.LedgerQuery, self._query)
+        station.on_message(t.SESSIONS_INDEX, self._index)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tick)
+            await station.run()
+
+    def _set_budget(self, command: m.SetBudget, values: dict[str, str], now: datetime) -> list[Effect]:
+        return self.ledger.set_budget(command, values["session"], now)
+
+    def _set_period_budget(self, command: m.SetBudget, values: dict[str, str], now: datetime) -> list[Effect]:
+        return self.ledger.set_period_budget(command, values["period"], now)
+
+    def _query(self, command: m.LedgerQuery, _values: dict[str, str], _now: datetime) -> list[Effect]:
+        for bound in (command.since, command.until):
+            if bound is not None and bound.tzinfo is None:
+                raise RefusedError("bad_request", "since and until need their zone: 2026-11-21T00:00:00Z")
+        rows = self.store.query(command.by, command.since, command.until)
+        return [ReplyTo(command.id, say.answer(command.by, rows, self._zone))]
+
+    def _index(self, message: Received, now: datetime) -> list[Effect]:
+        if not message.payload:
+            return []
+        return self.ledger.listed(codec.decode(t.SESSIONS_INDEX, message.payload, m.SessionIndex), now)
+
+    def _do(self, effect: Do) -> None:
+        if isinstance(effect, Counted):
+            for row in effect.postings:
+                self._postings.labels(row.source).inc()
+            self._resets.inc(effect.reset)
+            self._late.inc(effect.late)
+            self._rest.inc(abs(money.to_usd(effect.rest)))
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(TICK_S)
+            self.station.act(self.ledger.tick(self._context.now()))

@@ -1,0 +1,291 @@
+"""The ledger's tables. Opened durable (`open_store`): what was said survives a power cut.
+
+``postings`` and ``reports`` only grow, and triggers see to it, whoever writes. Two tables are derived from
+the postings: ``spent`` (sums by session and model: a start reads them, and questions without bounds) and
+``spent_quarters`` (by quarter of an hour: for periods and days). They change in the transaction of their
+postings, are compared with them at each start, and are made again from them when they differ. Questions with
+bounds in time read the postings themselves. Times are Unix milliseconds, money 10⁻¹² dollars; budgets are
+text, because a billion dollars does not fit 64 bits.
+"""
+
+from __future__ import annotations
+
+import sqlite3  # noqa: TID251  # the store is where SQL stands
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from bus.effects import Keep
+from services.ledger.model import (
+    AGENT,
+    KeepBudget,
+    KeepPosting,
+    KeepReport,
+    KeepSession,
+    Loaded,
+    Near,
+    Report,
+    Sum,
+    Use,
+)
+from services.ledger.periods import KEPT_DAYS, QUARTER_S, quarter_of
+
+MIGRATIONS = (
+    """
+CREATE TABLE sessions (
+  n INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL UNIQUE, session TEXT NOT NULL, cwd TEXT NOT NULL,
+  kind TEXT NOT NULL, opened_at INTEGER, shown INTEGER NOT NULL
+);
+CREATE TABLE reports (
+  uid TEXT NOT NULL, process INTEGER NOT NULL, turn INTEGER NOT NULL, baseline INTEGER NOT NULL,
+  at INTEGER NOT NULL, fact TEXT NOT NULL, session TEXT NOT NULL, total INTEGER NOT NULL,
+  models TEXT NOT NULL, model TEXT, write_5m INTEGER NOT NULL, write_1h INTEGER NOT NULL,
+  notional INTEGER NOT NULL,
+  PRIMARY KEY (uid, process, turn, baseline, at, fact)
+) WITHOUT ROWID;
+CREATE TABLE postings (
+  n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, uid TEXT NOT NULL, process INTEGER NOT NULL,
+  turn INTEGER NOT NULL, model TEXT NOT NULL, at INTEGER NOT NULL, cost INTEGER NOT NULL,
+  input INTEGER NOT NULL, output INTEGER NOT NULL, cache_read INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+  cache_write_5m INTEGER NOT NULL, cache_write_1h INTEGER NOT NULL, turns INTEGER NOT NULL,
+  share INTEGER NOT NULL, source TEXT NOT NULL, notional INTEGER NOT NULL, fact TEXT NOT NULL
+);
+CREATE INDEX postings_at ON postings (at);
+CREATE TABLE spent (
+  uid TEXT NOT NULL, model TEXT NOT NULL, cost INTEGER NOT NULL, input INTEGER NOT NULL,
+  output INTEGER NOT NULL, cache_read INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+  cache_write_5m INTEGER NOT NULL, cache_write_1h INTEGER NOT NULL, turns INTEGER NOT NULL,
+  share INTEGER NOT NULL, estimated INTEGER NOT NULL, notional INTEGER NOT NULL, postings INTEGER NOT NULL,
+  PRIMARY KEY (uid, model)
+) WITHOUT ROWID;
+CREATE TABLE spent_quarters (
+  quarter INTEGER PRIMARY KEY, cost INTEGER NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL,
+  cache_read INTEGER NOT NULL, cache_write INTEGER NOT NULL, cache_write_5m INTEGER NOT NULL,
+  cache_write_1h INTEGER NOT NULL, turns INTEGER NOT NULL, share INTEGER NOT NULL,
+  estimated INTEGER NOT NULL, notional INTEGER NOT NULL, postings INTEGER NOT NULL
+);
+CREATE TABLE budgets (
+  n INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, budget TEXT, source TEXT NOT NULL, by_ TEXT,
+  via TEXT, at INTEGER NOT NULL
+);
+CREATE INDEX budgets_scope ON budgets (scope, n);
+CREATE TRIGGER postings_fixed BEFORE UPDATE ON postings
+  BEGIN SELECT RAISE (ABORT, 'a posting never changes: book a correction'); END;
+CREATE TRIGGER postings_kept BEFORE DELETE ON postings
+  BEGIN SELECT RAISE (ABORT, 'postings are kept: book a correction'); END;
+CREATE TRIGGER reports_fixed BEFORE UPDATE ON reports
+  BEGIN SELECT RAISE (ABORT, 'a report never changes'); END;
+CREATE TRIGGER reports_kept BEFORE DELETE ON reports
+  BEGIN SELECT RAISE (ABORT, 'reports are kept'); END;
+""",
+)
+
+_USE = "cost, input, output, cache_read, cache_write, cache_write_5m, cache_write_1h"
+_QUARTER = f"at / {QUARTER_S * 1000}"
+_ADDED = (*_USE.split(", "), "turns", "share", "estimated", "postings")
+_SUMS = ", ".join(f"{name} = {name} + excluded.{name}" for name in _ADDED)
+_DERIVED = f"{_USE}, turns, share, estimated, notional, postings"
+_USE_SUMS = ", ".join(f"sum({name})" for name in _USE.split(", "))
+_ESTIMATED = f"sum(CASE source WHEN '{AGENT}' THEN 0 ELSE cost END)"
+_FROM_POSTINGS = f"{_USE_SUMS}, sum(turns), sum(share), {_ESTIMATED}, max(notional), count(*) FROM postings"
+_REPORT = (
+    "uid, session, process, turn, baseline, at, total, models, model, write_5m, write_1h, notional, fact"
+)
+_BY = {  # columns of a question's key and uid
+    "session": ("session", "uid"),
+    "model": ("model", "''"),
+    "project": ("cwd", "''"),
+    "day": (_QUARTER, "''"),
+}
+
+QueryRow = tuple[str | int, str, Use, int]
+"""(key, uid or empty, sums, turns); by day, the key is the number of a quarter of an hour."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+def to_ms(at: datetime) -> int:
+    return (at - EPOCH) // _MS
+
+
+def from_ms(ms: int) -> datetime:
+    return EPOCH + ms * _MS
+
+
+class Store:
+    """Reads at any time; writes within the caller's transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._models = msgspec.json.Decoder(dict[str, tuple[int, ...]])
+
+    # writing
+
+    def keep(self, effect: Keep) -> None:
+        match effect:
+            case KeepSession():
+                self._keep_session(effect)
+            case KeepReport(report):
+                self._keep_report(report)
+            case KeepPosting():
+                self._keep_posting(effect)
+            case KeepBudget():
+                budget = None if effect.budget is None else str(effect.budget)
+                self._db.execute(
+                    "INSERT INTO budgets (scope, budget, source, by_, via, at) VALUES (?, ?, ?, ?, ?, ?)",
+                    (effect.scope, budget, effect.source, effect.by, effect.via, to_ms(effect.at)),
+                )
+            case _:
+                raise TypeError(f"not the ledger's: {effect!r}")
+
+    def _keep_session(self, s: KeepSession) -> None:
+        opened = None if s.opened_at is None else to_ms(s.opened_at)
+        self._db.execute(
+            "INSERT INTO sessions (uid, session, cwd, kind, opened_at, shown) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (uid) DO UPDATE SET session = excluded.session, cwd = excluded.cwd, "
+            "kind = excluded.kind, opened_at = excluded.opened_at, shown = excluded.shown",
+            (s.uid, s.session, s.cwd, s.kind, opened, s.shown),
+        )
+
+    def _keep_report(self, r: Report) -> None:
+        models = msgspec.json.encode(dict(r.models)).decode()
+        row = (r.uid, r.session, r.process, r.turn, r.baseline, to_ms(r.at), r.total, models, r.model)
+        self._db.execute(
+            f"INSERT OR IGNORE INTO reports ({_REPORT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # constant
+            (*row, r.write_5m, r.write_1h, r.notional, r.fact),
+        )
+
+    def _keep_posting(self, effect: KeepPosting) -> None:
+        p = effect.posting
+        whose = (p.uid, p.process, p.turn, p.model, to_ms(p.at))
+        new = self._db.execute(
+            f"INSERT OR IGNORE INTO postings (id, uid, process, turn, model, at, {_USE}, turns, share, "  # noqa: S608  # constant
+            "source, notional, fact) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (p.id, *whose, *p.use, p.turns, p.share, p.source, p.notional, p.fact),
+        ).rowcount
+        if not new:
+            return  # kept before: it counts once
+        estimated = 0 if p.source == AGENT else p.use.cost
+        values = (*p.use, p.turns, p.share, estimated, p.notional, 1)
+        keys: tuple[tuple[str, str, tuple[str | int, ...]], ...] = (
+            ("spent", "uid, model", (p.uid, p.model)),
+            ("spent_quarters", "quarter", (quarter_of(p.at),)),
+        )
+        for table, key, of in keys:
+            marks = ", ".join("?" * (len(of) + len(values)))
+            self._db.execute(
+                f"INSERT INTO {table} ({key}, {_DERIVED}) VALUES ({marks}) ON CONFLICT ({key}) "  # noqa: S608  # constants
+                f"DO UPDATE SET {_SUMS}, notional = max(notional, excluded.notional)",
+                (*of, *values),
+            )
+
+    # the chain
+
+    def near(self, report: Report) -> Near:
+        """The reports around one that is not kept yet; `Near.same` if it, or another of its turn, is."""
+        place = (report.turn, report.baseline, to_ms(report.at), report.fact)
+        if report.baseline:
+            same = self._one("AND turn = ? AND baseline = ? AND at = ? AND fact = ?", report, *place)
+        else:
+            same = self._one("AND turn = ? AND baseline = 0", report, report.turn)
+        key = "(turn, baseline, at, fact)"
+        order = "ORDER BY turn {0}, baseline {0}, at {0}, fact {0}"
+        return Near(
+            same,
+            self._one(f"AND {key} < (?, ?, ?, ?) {order.format('DESC')}", report, *place),
+            self._one(f"AND {key} > (?, ?, ?, ?) {order.format('ASC')}", report, *place),
+        )
+
+    def _one(self, where: str, report: Report, *values: object) -> Report | None:
+        row = self._db.execute(
+            f"SELECT {_REPORT} FROM reports WHERE uid = ? AND process = ? {where} LIMIT 1",  # noqa: S608  # constants
+            (report.uid, report.process, *values),
+        ).fetchone()
+        if row is None:
+            return None
+        uid, session, process, turn, baseline, at, total, models, model, w5, w1, notional, fact = row
+        uses = {name: Use(*use) for name, use in self._models.decode(models).items()}
+        place = (uid, session, process, turn, bool(baseline), from_ms(at))
+        return Report(*place, total, uses, model, w5, w1, bool(notional), fact)
+
+    # starting
+
+    def derived_agrees(self) -> bool:
+        """Whether both derived tables say what the postings say: their number, and every sum."""
+        names = [name for name in _ADDED if name not in {"estimated", "postings"}]
+        sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
+        found = [
+            self._db.execute(f"SELECT {sums}, {own} FROM {table}").fetchone()  # noqa: S608  # constants
+            for table, own in (
+                ("postings", f"coalesce({_ESTIMATED}, 0), count(*)"),
+                ("spent", "coalesce(sum(estimated), 0), coalesce(sum(postings), 0)"),
+                ("spent_quarters", "coalesce(sum(estimated), 0), coalesce(sum(postings), 0)"),
+            )
+        ]
+        return bool(found[0] == found[1] == found[2])
+
+    def rebuild(self) -> None:
+        """Make the derived tables again from the postings, within the caller's transaction."""
+        self._db.execute("DELETE FROM spent")
+        self._db.execute("DELETE FROM spent_quarters")
+        self._db.execute(f"INSERT INTO spent SELECT uid, model, {_FROM_POSTINGS} GROUP BY uid, model")
+        self._db.execute(
+            f"INSERT INTO spent_quarters SELECT {_QUARTER}, {_FROM_POSTINGS} GROUP BY {_QUARTER}"
+        )
+
+    def load(self, now: datetime, recent_s: float) -> Loaded:
+        """What a start needs."""
+        first = quarter_of(now - timedelta(days=KEPT_DAYS))
+        sums = self._db.execute(
+            f"SELECT uid, model, {_USE}, turns, share, estimated, notional FROM spent"  # noqa: S608  # constants
+        )
+        budgets = self._db.execute(
+            "SELECT scope, budget FROM budgets WHERE n IN (SELECT max(n) FROM budgets GROUP BY scope)"
+        )
+        return Loaded(
+            sessions=[
+                KeepSession(uid, session, cwd, kind, None if opened is None else from_ms(opened), bool(shown))
+                for uid, session, cwd, kind, opened, shown in self._db.execute(
+                    "SELECT uid, session, cwd, kind, opened_at, shown FROM sessions ORDER BY n"
+                )
+            ],
+            sums=[
+                Sum(uid, model, Use(*row[:7]), row[7], row[8], row[9], bool(row[10]))
+                for uid, model, *row in sums
+            ],
+            budgets={scope: None if budget is None else int(budget) for scope, budget in budgets},
+            quarters=dict(
+                self._db.execute("SELECT quarter, cost FROM spent_quarters WHERE quarter >= ?", (first,))
+            ),
+            recent=[
+                (uid, from_ms(at), cost)
+                for uid, at, cost in self._db.execute(
+                    "SELECT uid, at, cost FROM postings WHERE at >= ? ORDER BY at, n",
+                    (to_ms(now - timedelta(seconds=recent_s)),),
+                )
+            ],
+        )
+
+    # questions
+
+    def query(self, by: str, since: datetime | None, until: datetime | None) -> Iterator[QueryRow]:
+        """Sums from ``since`` to before ``until``, of any number of rows per key."""
+        key, uid = _BY[by]
+        turns = "share" if by == "model" else "turns"
+        bounds: tuple[int, ...]
+        if since is None and until is None:
+            source, where, bounds = ("spent_quarters" if by == "day" else "spent"), "", ()
+            key = "quarter" if by == "day" else key
+        else:
+            low = -(2**62) if since is None else to_ms(since)
+            high = 2**62 if until is None else to_ms(until)
+            source, where, bounds = "postings", "WHERE at >= ? AND at < ?", (low, high)
+        join = "JOIN sessions USING (uid)" if by in {"session", "project"} else ""
+        sql = (
+            f"SELECT {key} AS k, {uid} AS u, {_USE_SUMS}, sum({turns}) FROM {source} {join} {where} "  # noqa: S608  # constants
+            "GROUP BY k, u"
+        )
+        for k, u, *row in self._db.execute(sql, bounds):
+            yield k, u, Use(*row[:7]), row[7]

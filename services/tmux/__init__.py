@@ -1,0 +1,21 @@
+"""The tmux controller: creates, finds and ends sessions, each in a window of its own tmux server.
+
+Reads: the commands ``sessions/create``, ``sessions/<s>/end`` and ``internal/tmux/spawn``; the status of
+ingest; session states, for the hint in each window. Says: replies; the facts ``created``, ``started`` and
+``exited`` to ingest; the command ``internal/ingest/end``.
+
+Keeps (``tmux.sqlite``, 0600): one record for each session from its command until nothing of it is left, with
+the agent's bearer token, of which only the hash is ever said; and the outbox of its facts.
+
+When it dies: agents, bridges and windows go on. The next one reads its records, looks at windows, pid and
+exit files, and does what is to be done: a creation goes on where it was, an end is carried through, an
+agent's exit is told. Nothing can be created or ended meanwhile. When the tmux server dies (kill -9), agents
+go on too, and their windows are opened again within a second or two. Without tmux on the machine the service
+stays up and answers ``unavailable``.
+
+    core, model     what is decided, and in which words
+    agents          versions, command lines and environments of agents
+    cli             tmux's command lines and output
+    shell, world    the service on the bus; tmux, files and processes
+    launcher        what runs in the window of an agent that connects by itself
+"""

@@ -1,0 +1,228 @@
+"""The tmux controller on the bus: its store, its handlers, and the loop that looks at the world."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import uuid
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
+
+import msgspec
+import trio
+from prometheus_client import Gauge
+from ulid import ULID
+
+from bus import messages as m
+from bus import topics as t
+from bus.api import Received
+from bus.codec import decode, decode_text
+from bus.effects import Do, Keep
+from services._process.context import Context
+from services._process.errors import HomeError
+from services._process.station import Effects, Station
+from services._process.store import open_store
+from services.tmux.core import Core
+from services.tmux.model import (
+    Check,
+    Clear,
+    CloseWindow,
+    EndOrphan,
+    Forget,
+    Open,
+    Pane,
+    Record,
+    Save,
+    Signal,
+    State,
+    Wake,
+)
+from services.tmux.steps import OWNER
+from services.tmux.world import TmuxError, World
+
+MIGRATIONS = ("CREATE TABLE sessions (uid TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID",)
+LOOK_EVERY_S = 1.0
+LOOK_BUSY_S = 0.1  # while a person waits for a session to open or end
+
+
+async def serve(context: Context) -> None:
+    """Run the service until cancelled."""
+    connection = open_store(context.home.store("tmux"), MIGRATIONS, durable=False)
+    try:
+        await Controller(context, connection, os.environ).run()
+    finally:
+        connection.close()
+
+
+class Controller(Station):
+    """The service: commands and facts by `Station`, and a loop that looks at the world and puts it right."""
+
+    def __init__(self, context: Context, connection: sqlite3.Connection, environ: Mapping[str, str]) -> None:
+        super().__init__(context, connection, keep=self._keep_effect, do=self._do_effect)
+        self._connection = connection
+        rows = connection.execute("SELECT record FROM sessions ORDER BY uid").fetchall()
+        records = [msgspec.json.decode(row[0], type=Record) for row in rows]
+        config = context.config
+        self.core = Core(config.node.name, config.approvals.max_permission_mode, records)
+        self.world = World(context.home, environ, config.node.name, config.agent.claude, config.ingest.port)
+        for record in records:
+            context.log.secret(record.token)
+        self._todo: list[Do] = []
+        self._checks: list[str] = []
+        self._wake = trio.Event()
+        self._ingest_online = True  # until its status says otherwise
+        self._status: dict[str, str] = {}  # session → status, for the hints
+        self._hints: dict[str, str] = {}  # pane → hint shown
+        self._problem = ""
+        self.on_command(t.SESSION_CREATE, m.CreateSession, self._on_create)
+        self.on_command(t.SESSION_END, m.SessionCommand, self._on_end)
+        self.on_command(t.SPAWN_AGENT, m.SpawnAgent, lambda command, _, now: self.core.spawn(command, now))
+        self.on_message(t.SERVICE_STATUS, self._on_status)
+        self.on_message(t.SESSION_STATE, self._on_state)
+        self._gauge = Gauge(
+            "pointsman_tmux_sessions", "Sessions by state here", ["state"], registry=context.registry
+        )
+
+    # what comes from the bus
+
+    def _on_create(self, command: m.CreateSession, _values: dict[str, str], now: datetime) -> Effects:
+        uid, token = str(ULID.from_datetime(now)), secrets.token_urlsafe(32)
+        self.context.log.secret(token)
+        return self.core.create(command, uid, token, str(uuid.uuid4()), now)
+
+    def _on_end(self, command: m.SessionCommand, values: dict[str, str], now: datetime) -> Effects:
+        return self.core.end(command, values["session"], now)
+
+    def _on_status(self, message: Received, _now: datetime) -> Effects:
+        if message.values["self"] != OWNER:
+            return ()
+        online = decode_text(message.payload) != "offline"
+        if online is not self._ingest_online:
+            self._ingest_online = online
+            self._wake.set()
+        return ()
+
+    def _on_state(self, message: Received, _now: datetime) -> Effects:
+        if message.payload:
+            state = decode(t.SESSION_STATE, message.payload, m.SessionState)
+            self._status[state.session] = state.status
+        else:
+            self._status.pop(message.values["session"], None)
+        return ()
+
+    def fact_kept(self, fact_id: str) -> Effects:
+        return self.core.fact_kept(fact_id, self.context.now())
+
+    def fact_refused(self, refused: m.Refused) -> Effects:
+        return self.core.fact_refused(refused, self.context.now())
+
+    # what the core asks for
+
+    def _keep_effect(self, effect: Keep) -> None:
+        if isinstance(effect, Save):
+            self._connection.execute(
+                "INSERT OR REPLACE INTO sessions VALUES (?, ?)",
+                (effect.record.uid, msgspec.json.encode(effect.record)),
+            )
+        elif isinstance(effect, Forget):
+            self._connection.execute("DELETE FROM sessions WHERE uid = ?", (effect.uid,))
+
+    def _do_effect(self, effect: Do) -> None:
+        if isinstance(effect, Check):
+            self._checks.append(effect.uid)
+        elif not isinstance(effect, Wake):
+            self._todo.append(effect)
+        self._wake.set()
+
+    # the loop
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        rows = self._connection.execute("SELECT id, code, message FROM refused WHERE owner = ?", (OWNER,))
+        refused = {row[0]: m.Refused(id=row[0], code=row[1], message=row[2]) for row in rows.fetchall()}
+        self.act(self.core.resume(refused, self.context.now()))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(super().run)
+            while True:
+                while self._checks:
+                    nursery.start_soon(self._check, self._checks.pop())
+                await self._look()
+                with trio.move_on_after(LOOK_BUSY_S if self.core.busy else LOOK_EVERY_S):
+                    await self._wake.wait()
+                self._wake = trio.Event()
+
+    async def _check(self, uid: str) -> None:
+        record = self.core.records.get(uid)
+        if record is None:
+            return
+        found = await self.world.check(record.asked.cwd)
+        self.act(self.core.checked(uid, found, self.context.now()))
+
+    async def _look(self) -> None:
+        """Look at the world, decide, and do it; one thing at a time."""
+        try:
+            panes = await self.world.panes()
+        except (TmuxError, HomeError) as error:
+            self._tell_problem(str(error))
+            panes = []  # windows there may be, but none that can be used: the sessions themselves go on
+        else:
+            self._tell_problem("")
+        seen = self.world.look(self.core.records.values(), panes)
+        self.act(self.core.look(seen, self.context.now(), ingest_online=self._ingest_online))
+        while self._todo:
+            await self._perform(self._todo.pop(0))
+        await self._show_hints(panes)
+        for state in State:
+            count = sum(record.state is state for record in self.core.records.values())
+            self._gauge.labels(state=state.value).set(count)
+
+    def _tell_problem(self, text: str) -> None:
+        if text != self._problem:
+            self._problem = text
+            if text:
+                self.context.log.warning("tmux cannot be used", reason=text)
+            else:
+                self.context.log.info("tmux can be used again")
+
+    async def _perform(self, effect: Do) -> None:
+        now = self.context.now
+        log = self.context.log
+        if isinstance(effect, Open):
+            record = self.core.records.get(effect.uid)
+            if record is None or record.process != effect.process:
+                return
+            try:
+                await self.world.open(record, effect.pane)
+            except (TmuxError, OSError, HomeError) as error:
+                log.warning("the window could not be opened", session=record.session, reason=str(error))
+                self.act(self.core.open_failed(effect.uid, effect.process, str(error), now()))
+            else:
+                log.info("window opened", session=record.session, uid=effect.uid, process=effect.process)
+                self.act(self.core.opened(effect.uid, effect.process, now()))
+        elif isinstance(effect, Signal):
+            sent = self.world.signal(effect.uid, effect.process, effect.name)
+            log.info("agent signalled", uid=effect.uid, process=effect.process, signal=effect.name, sent=sent)
+        elif isinstance(effect, CloseWindow):
+            await self.world.close(effect.window_session)
+        elif isinstance(effect, Clear | EndOrphan):
+            if isinstance(effect, EndOrphan):
+                log.warning("ending what no record knows", uid=effect.uid)
+                self.world.end_orphan(effect.uid)
+            await self.world.clear(effect.uid, effect.window_session)
+            self._wake.set()
+
+    async def _show_hints(self, panes: Iterable[Pane]) -> None:
+        """What the session is doing, in its window's status line and title."""
+        sessions = {record.uid: record.session for record in self.core.records.values()}
+        wanted = {
+            pane.pane: self._status.get(sessions.get(pane.uid, ""), "").replace("_", " ")
+            for pane in panes
+            if sessions.get(pane.uid, "") in self._status
+        }
+        changed = {pane: hint for pane, hint in wanted.items() if self._hints.get(pane) != hint}
+        if changed:
+            with suppress(TmuxError):  # a pane that has just gone: its hint does not matter
+                await self.world.hint(changed)
+        self._hints = wanted

@@ -1,0 +1,123 @@
+"""The three tables that make commands and facts safe (bus/durable.py)."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from bus import messages as m
+from bus.durable import INBOX_KEPT_S, REMEMBER_S, WINDOW, Mailbox
+
+NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def mailbox() -> Mailbox:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    Mailbox.create_tables(connection)
+    return Mailbox(connection)
+
+
+def fact(number: int) -> m.Fact:
+    return m.Fact(
+        id=f"f{number}", type="withdrawn", at=NOW, data=msgspec.Raw(b'{"approval":"a","reason":"r"}')
+    )
+
+
+def sent(mailbox: Mailbox, *, again: bool = False, owner: str = "approvals") -> list[tuple[str, str | None]]:
+    found = [msgspec.json.decode(raw, type=m.Fact) for raw in mailbox.due(owner, again=again)]
+    return [(f.id, f.after if isinstance(f.after, str) else None) for f in found]
+
+
+def test_facts_are_handed_over_once_and_again_on_request_in_order(mailbox: Mailbox) -> None:
+    for number in range(3):
+        mailbox.post("approvals", fact(number))
+    assert sent(mailbox) == [("f0", None), ("f1", "f0"), ("f2", "f1")]
+    assert sent(mailbox) == []
+    mailbox.post("approvals", fact(3))
+    assert sent(mailbox) == [("f3", "f2")]
+    mailbox.acknowledged("approvals", m.Ack(ids=["f0"]), NOW)
+    assert sent(mailbox, again=True) == [("f1", None), ("f2", "f1"), ("f3", "f2")]
+
+
+def test_owners_have_their_own_order(mailbox: Mailbox) -> None:
+    mailbox.post("approvals", fact(0))
+    mailbox.post("ledger", fact(1))
+    mailbox.post("approvals", fact(2))
+    assert sorted(mailbox.owners()) == ["approvals", "ledger"]
+    assert sent(mailbox) == [("f0", None), ("f2", "f0")]
+    assert sent(mailbox, owner="ledger") == [("f1", None)]
+
+
+def test_posting_the_same_id_again_changes_nothing(mailbox: Mailbox) -> None:
+    mailbox.post("approvals", fact(0))
+    mailbox.post("approvals", fact(0))
+    assert mailbox.waiting() == 1
+
+
+def test_a_flood_goes_out_window_by_window(mailbox: Mailbox) -> None:
+    for number in range(WINDOW + 10):
+        mailbox.post("approvals", fact(number))
+    assert len(sent(mailbox)) == WINDOW
+    assert sent(mailbox) == []
+    mailbox.acknowledged("approvals", m.Ack(ids=[f"f{n}" for n in range(7)]), NOW)
+    assert [i for i, _ in sent(mailbox)] == [f"f{n}" for n in range(WINDOW, WINDOW + 7)]
+
+
+def test_a_refused_fact_is_set_aside_and_told_once(mailbox: Mailbox) -> None:
+    mailbox.post("approvals", fact(0))
+    refused = m.Refused(id="f0", code="bad_request", message="no")
+    assert mailbox.waits("approvals", "f0")
+    assert mailbox.acknowledged("approvals", m.Ack(ids=[], refused=[refused]), NOW) == [refused]
+    assert mailbox.acknowledged("approvals", m.Ack(ids=[], refused=[refused]), NOW) == []
+    assert mailbox.waiting() == 0
+    assert not mailbox.waits("approvals", "f0")
+
+
+def test_an_owner_answers_for_good(mailbox: Mailbox) -> None:
+    refused = m.Refused(id="f1", code="name_taken", message="there is one")
+    mailbox.keep("tmux", "f0", NOW)
+    mailbox.refuse("tmux", refused, NOW)
+    assert mailbox.kept("tmux", "f0")
+    assert mailbox.refusal("tmux", "f0") is None
+    assert mailbox.kept("tmux", "f1")
+    assert mailbox.refusal("tmux", "f1") == refused
+    assert not mailbox.kept("ingest", "f0")
+    assert mailbox.producers() == ["tmux"]
+
+
+def test_a_fact_waits_for_the_one_before_it(mailbox: Mailbox) -> None:
+    second = msgspec.structs.replace(fact(1), after="f0")
+    assert mailbox.in_order("tmux", fact(0))
+    assert not mailbox.in_order("tmux", second)
+    mailbox.keep("tmux", "f0", NOW)
+    assert mailbox.in_order("tmux", second)
+
+
+def test_a_command_acts_once_and_is_answered_the_same(mailbox: Mailbox) -> None:
+    assert mailbox.seen("c1", b"x") is None
+    mailbox.begin("c1", b"x", NOW)
+    seen = mailbox.seen("c1", b"x")
+    assert seen is not None
+    assert (seen.same_content, seen.reply) == (True, None)
+    mailbox.answer(m.Reply(id="c1", ok=True, result=1), NOW)
+    seen = mailbox.seen("c1", b"y")
+    assert seen is not None
+    assert (seen.same_content, seen.reply) == (False, b'{"id":"c1","ok":true,"result":1}')
+
+
+def test_ids_are_forgotten_when_they_may(mailbox: Mailbox) -> None:
+    mailbox.begin("c1", b"x", NOW)
+    mailbox.keep("tmux", "f0", NOW)
+    mailbox.refuse("tmux", m.Refused(id="f1", code="busy", message=""), NOW)
+    mailbox.forget_old(NOW + timedelta(seconds=REMEMBER_S - 1))
+    assert mailbox.seen("c1", b"x") is not None
+    mailbox.forget_old(NOW + timedelta(seconds=REMEMBER_S + 1))
+    assert mailbox.seen("c1", b"x") is None
+    assert mailbox.kept("tmux", "f0")
+    mailbox.forget_old(NOW + timedelta(seconds=INBOX_KEPT_S + 1))
+    assert not mailbox.kept("tmux", "f0")
+    assert mailbox.refusal("tmux", "f1") is None

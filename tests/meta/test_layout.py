@@ -1,0 +1,160 @@
+"""The shape of the project, held by machine: what is said once elsewhere must be so everywhere."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from bus import topics as t
+from services import SERVICES
+from services._process.config import MAX_METRICS_PORTS
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = {"bridge", "cli", "demo"}  # packages in services/ that supervisord does not start
+IN_EVERY_SERVICE = {"__init__.py", "__main__.py", "core.py", "shell.py"}
+LONG = 400  # lines; a longer file says in its docstring why it is. Tests are lists: they may be long
+
+
+def packages() -> set[str]:
+    found = {path.parent.name for path in (ROOT / "services").glob("*/__init__.py")}
+    return {name for name in found if not name.startswith("_")}
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def supervisord() -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(" ;",))
+    parser.read(ROOT / "supervisord.conf")
+    return parser
+
+
+# ── One table of services ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_table_of_services_is_what_there_is() -> None:
+    programs = {
+        name.removeprefix("program:") for name in supervisord().sections() if name.startswith("program:")
+    }
+    assert set(SERVICES) == packages() - PROGRAMS == programs
+    assert [name for name, info in SERVICES.items() if name != info.name] == []
+
+
+def test_the_linter_knows_every_package() -> None:
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contract = document["tool"]["importlinter"]["contracts"][0]
+    assert set(contract["modules"]) == {f"services.{name}" for name in packages()}
+
+
+def test_metrics_ports_do_not_meet() -> None:
+    offsets = [info.metrics_port for info in SERVICES.values()]
+    assert len(set(offsets)) == len(offsets)
+    assert max(offsets) < MAX_METRICS_PORTS
+
+
+def test_the_topics_name_only_services_that_there_are() -> None:
+    roles = {"viewer", "approver", "operator", "services", "device"}
+    later = {"gateway", "homeassistant"}
+    named = {actor for row in t.TABLE for actor in row.writers | row.readers} - roles - later
+    assert named <= set(SERVICES)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_the_same_files(service: str) -> None:
+    folder = ROOT / "services" / service
+    assert {path.name for path in folder.glob("*.py")} >= IN_EVERY_SERVICE
+    assert len((folder / "__main__.py").read_text().splitlines()) <= 15
+    assert ast.get_docstring(parsed(folder / "__init__.py"))
+
+
+# ── supervisord ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_program_is_started_alike(service: str) -> None:
+    program = dict(supervisord()[f"program:{service}"])
+    assert program.pop("command") == f"%(here)s/.venv/bin/python -m services.{service}"
+    agents_live_on = service == "tmux"
+    assert (program.pop("killasgroup", "false") == "true") is not agents_live_on
+    assert (program.pop("priority", None) == "10") is (service == "broker")
+    like = dict(supervisord()["program:ledger"])
+    assert program == {key: like[key] for key in like if key not in {"command", "killasgroup", "priority"}}
+
+
+def test_all_but_the_broker_stop_at_once_and_before_it() -> None:
+    group = supervisord()["group:services"]
+    assert set(group["programs"].split(",")) == set(SERVICES) - {"broker"}
+    assert int(group["priority"]) > int(supervisord()["program:broker"]["priority"])
+
+
+def test_two_stacks_share_one_supervisord_conf_that_needs_no_environment() -> None:
+    text = (ROOT / "supervisord.conf").read_text()
+    settings = "\n".join(line for line in text.splitlines() if not line.startswith(";"))
+    assert "ENV_" not in settings
+    assert "http_server" not in settings
+    assert supervisord()["supervisord"]["nodaemon"] == "true"
+    assert supervisord()["supervisord"]["pidfile"] != "/dev/null", "supervisord would delete it"
+
+
+def test_make_has_what_the_readme_promises() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert targets >= {"help", "setup", "run", "test", "demo", "bench", "lint"}
+    readme = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"\bmake ([a-z-]+)\b", readme)) - {"it", "sure"} <= targets
+    assert "make test" in (ROOT / ".ci/run").read_text()
+
+
+# ── The sources ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "path", sources("bus", "services", "benchmarks"), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_a_long_file_says_why(path: Path) -> None:
+    lines = len(path.read_text("utf-8").splitlines())
+    docstring = ast.get_docstring(parsed(path)) or ""
+    assert lines <= LONG or f"{LONG} lines" in docstring, (
+        f"{lines} lines: split it, or say why in the docstring"
+    )
+
+
+def texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every string that is no docstring, with ``x`` for what an f-string fills in."""
+    skipped = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            skipped.add(id(node.value))
+        if isinstance(node, ast.JoinedStr):
+            skipped.update(id(part) for part in node.values)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values]
+            yield node.lineno, "".join(parts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
+            yield node.lineno, node.value
+
+
+@pytest.mark.parametrize("path", sources("bus", "services"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_topic_is_spelt_outside_the_table(path: Path) -> None:
+    if path == ROOT / "bus/topics.py":
+        return
+    found = [
+        f"line {line}: {text!r} is {row.pattern}"
+        for line, text in texts(parsed(path))
+        for row in t.TABLE
+        if "/" in text and (row.regex.match(text) or text == row.pattern)
+    ]
+    assert found == [], "take the row from bus.topics"

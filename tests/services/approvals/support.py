@@ -1,0 +1,190 @@
+"""A gate over a real store in memory, with a clock of its own, for tests of the core."""
+
+from __future__ import annotations
+
+import enum
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from bus import codec
+from bus import messages as m
+from bus.durable import Mailbox
+from bus.effects import Effect, Keep, Post, Publish, ReplyTo
+from bus.topics import Topic
+from services._process.store import transaction
+from services.approvals.core import Gate
+from services.approvals.model import Approval, Approver
+from services.approvals.rules import Rules
+from services.approvals.store import MIGRATIONS, Store
+from services.approvals.tokens import Tokens
+
+START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+UID = "01JD0000000000000000000000"
+KEY = b"k" * 32
+HOME = "/home/ada/.local/state/pointsman"
+
+
+def timeout_for(kind: str, level: str) -> float | None:
+    return 60.0 if kind == "tool" else None
+
+
+RULES = Rules(("Read", "Glob", "Grep"), timeout_for)
+
+
+class Crash(enum.Enum):
+    """When the process is killed: never, before a transaction's commit, or right after it."""
+
+    NONE = enum.auto()
+    BEFORE = enum.auto()
+    AFTER = enum.auto()
+
+
+class World:
+    """The gate and everything around it. ``said`` are the effects since the last `forget`."""
+
+    def __init__(
+        self,
+        *,
+        rules: Rules = RULES,
+        approvers: Sequence[Approver] = (Approver("operator"),),
+        keys: Sequence[bytes] = (KEY,),
+    ) -> None:
+        self.now = START
+        self.rules = rules
+        self.approvers = approvers
+        self.keys = keys
+        self.db = sqlite3.connect(":memory:", isolation_level=None)
+        for sql in MIGRATIONS:
+            self.db.executescript(sql)
+        Mailbox.create_tables(self.db)
+        self.store = Store(self.db)
+        self.mailbox = Mailbox(self.db)
+        self.said: list[Effect] = []
+        self.crash = Crash.NONE
+        self.restart()
+
+    def restart(self) -> None:
+        """A crash: what the gate held is gone, what was kept is not."""
+        self.gate = Gate(
+            node="node",
+            home=HOME,
+            rules=self.rules,
+            tokens=Tokens(self.keys),
+            approvers=self.approvers,
+            pending=self.store.pending(),
+            recall=self.store.find,
+        )
+
+    def act(self, effects: Iterable[Effect]) -> list[Effect]:
+        decided = list(effects)
+        if self.crash is Crash.BEFORE:
+            return []
+        with transaction(self.db):
+            for effect in decided:
+                if isinstance(effect, Keep):
+                    self.store.keep(effect)
+                elif isinstance(effect, Post):
+                    self.mailbox.post(effect.owner, effect.fact)
+        self.said += decided
+        return decided
+
+    def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    # events
+
+    def ask(self, approval: str = "a1", input_json: str = '{"command":"make"}', **more: Any) -> list[Effect]:
+        q = question(approval, input_json, **more)
+        return self.act(self.gate.question(fact(f"question-{approval}", "question", q), q, self.now))
+
+    def withdraw(self, approval: str = "a1") -> list[Effect]:
+        w = m.QuestionWithdrawn(approval=approval, reason="interrupted")
+        return self.act(self.gate.withdrawn(fact("w", "withdrawn", w), w, self.now))
+
+    def apply(self, approval: str = "a1", applied: bool = True) -> list[Effect]:
+        a = m.AnswerApplied(approval=approval, applied=applied)
+        return self.act(self.gate.applied(fact("p", "applied", a), a, self.now))
+
+    def tick(self) -> list[Effect]:
+        return self.act(self.gate.tick(self.now))
+
+    def decide(self, approval: str = "a1", decision: str = "approve", **more: Any) -> list[Effect]:
+        """With the operator's token unless ``token`` or ``user`` says otherwise."""
+        user = more.pop("user", "operator")
+        if "token" not in more:
+            more["token"] = self.token(approval, user)
+        d = msgspec.convert({"id": "c1", "decision": decision, **more}, m.Decision)
+        return self.act(self.gate.decide(d, approval, self.now))
+
+    def show(self, approval: str = "a1") -> m.ApprovalRequest:
+        (reply,) = self.gate.show(m.ShowApproval(id="s1"), approval, self.now)
+        assert isinstance(reply, ReplyTo)
+        assert isinstance(reply.result, m.ApprovalRequest)
+        return reply.result
+
+    # what is known
+
+    def approval(self, approval: str = "a1") -> Approval:
+        found = self.store.find(approval)
+        assert found is not None
+        return found
+
+    def token(self, approval: str = "a1", user: str = "operator") -> str:
+        found = self.store.find(approval)
+        if found is None:
+            return "operator.none"
+        return Tokens(self.keys).issue(user, found.id, found.uid, found.input_sha256, found.expires_at)
+
+    def answers(self, approval: str = "a1") -> list[m.Answer]:
+        """Those in the outbox; one at most, by the fact's id."""
+        rows = self.db.execute("SELECT payload FROM outbox WHERE id = ?", (f"answer-{approval}",)).fetchall()
+        facts = [msgspec.json.decode(row[0], type=m.Fact) for row in rows]
+        return [msgspec.json.decode(f.data, type=m.Answer) for f in facts]
+
+    def audited(self, action: str = "decision") -> list[dict[str, Any]]:
+        return [msgspec.json.decode(row.data) for row in self.store.audit_rows() if row.action == action]
+
+
+def question(approval: str = "a1", input_json: str = '{"command":"make"}', **more: Any) -> m.Question:
+    fields: dict[str, Any] = {
+        "approval": approval,
+        "session": "web",
+        "process": 1,
+        "request_id": f"r-{approval}",
+        "kind": "tool",
+        "tool": "Bash",
+        "tool_use_id": f"toolu_{approval}",
+        "agent_id": None,
+        "input_json": input_json,
+        "description": "",
+        "cwd": "/work/app",
+        "permission_mode": "default",
+        "suggestions": [],
+        "auto_approve": [],
+    }
+    return m.Question(**{**fields, **more})
+
+
+def fact(fact_id: str, fact_type: str, data: m.Payload, uid: str | None = UID) -> m.Fact:
+    return m.Fact(id=fact_id, type=fact_type, uid=uid, at=START, data=codec.encode_data(data))
+
+
+def published(effects: Iterable[Effect], row: Topic) -> list[Any]:
+    """Payloads for a row, None where it was cleared."""
+    return [e.payload for e in effects if isinstance(e, Publish) and e.row is row]
+
+
+def error(effects: Iterable[Effect]) -> str | None:
+    """The code of the error reply, None when there is none."""
+    for effect in effects:
+        if isinstance(effect, ReplyTo) and effect.error is not None:
+            return effect.error.code
+    return None
+
+
+def result(effects: Iterable[Effect]) -> Any:
+    return next(e.result for e in effects if isinstance(e, ReplyTo) and e.error is None)

@@ -1,0 +1,80 @@
+"""The chain: any change, gap, addition or other order is found, and its place named."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.approvals import audit
+
+
+def chain(length: int) -> list[audit.Row]:
+    rows: list[audit.Row] = []
+    head = (0, audit.GENESIS)
+    for n in range(length):
+        row = audit.link(head, f"2026-11-21T12:00:{n:02}Z", "decision", f"a{n}", {"z": n, "a": "é"})
+        rows.append(row)
+        head = (row.n, row.hash)
+    return rows
+
+
+def head(rows: list[audit.Row]) -> tuple[int, bytes]:
+    return (rows[-1].n, rows[-1].hash) if rows else (0, audit.GENESIS)
+
+
+@given(st.integers(0, 12))
+def test_a_chain_holds(length: int) -> None:
+    rows = chain(length)
+    found = audit.verify(rows, head(rows))
+    assert (found.rows, found.broken) == (length, None)
+
+
+@given(st.integers(0, 7), st.sampled_from(["n", "at", "action", "approval", "data", "hash"]))
+def test_any_change_is_found(at: int, field: str) -> None:
+    rows = chain(8)
+    end = head(rows)
+    value = getattr(rows[at], field)
+    changed = value + 1 if field == "n" else value[:-1] + (b"\0" if field == "hash" else "~")
+    if changed == value:
+        changed = value[:-1] + b"\1"
+    rows[at] = msgspec.structs.replace(rows[at], **{field: changed})
+    broken = audit.verify(rows, end).broken
+    assert broken is not None
+    assert broken.n in (at + 1, at + 2)
+
+
+@given(st.integers(0, 7))
+def test_a_missing_row_is_found_the_last_one_too(at: int) -> None:
+    rows = chain(8)
+    end = head(rows)
+    del rows[at]
+    broken = audit.verify(rows, end).broken
+    assert broken is not None
+    assert broken.n == at + 1
+
+
+@given(st.permutations(range(6)))
+def test_another_order_is_found(order: list[int]) -> None:
+    rows = chain(6)
+    found = audit.verify([rows[n] for n in order], head(rows)).broken
+    assert (found is None) == (order == sorted(order))
+
+
+def test_a_renumbered_gap_and_an_added_row_are_found() -> None:
+    rows = chain(5)
+    end = head(rows)
+    closed = [*rows[:2], *(msgspec.structs.replace(row, n=row.n - 1) for row in rows[3:])]
+    assert audit.verify(closed, end).broken is not None
+    more = audit.link(end, "2026-11-21T13:00:00Z", "decision", "a9", {})
+    assert audit.verify([*rows, more], end).broken is not None
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_reason_names_the_row(n: int) -> None:
+    rows = chain(4)
+    rows[n - 1] = msgspec.structs.replace(rows[n - 1], data="{}")
+    broken = audit.verify(rows, head(chain(4))).broken
+    assert broken is not None
+    assert f"row {n} was changed" in broken.reason

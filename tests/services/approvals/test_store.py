@@ -1,0 +1,98 @@
+"""What is kept comes back the same, costs nothing once decided, and cannot be rewritten."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from services._process.store import open_store
+from services.approvals import audit
+from services.approvals.model import Audit, Save
+from services.approvals.store import MIGRATIONS, Store
+from tests.services.approvals.support import World
+
+
+def test_an_approval_comes_back_as_it_was() -> None:
+    world = World()
+    text = '{"q":"\\u00e9", "n":1e400}'
+    world.ask(input_json=text, suggestions=[{"type": "addRules"}], auto_approve=["TodoWrite"])
+    saved = [e.approval for e in world.said if isinstance(e, Save)]
+    assert world.store.find("a1") == saved[-1]
+    world.decide(decision="deny", reason="no")
+    saved = [e.approval for e in world.said if isinstance(e, Save)]
+    assert world.store.find("a1") == saved[-1]
+    assert saved[-1].input_json == text
+    assert world.store.find("a2") is None
+
+
+def test_pending_comes_oldest_first_and_by_its_own_index() -> None:
+    world = World()
+    for number in (3, 1, 2):
+        world.ask(f"a{number}")
+    world.decide("a1")
+    assert [a.id for a in world.store.pending()] == ["a3", "a2"]
+    plan = world.db.execute(
+        "EXPLAIN QUERY PLAN SELECT record, json FROM approvals JOIN inputs ON approval = id "
+        "WHERE state = 'pending' ORDER BY n"
+    ).fetchall()
+    assert any("approvals_pending" in str(row) for row in plan)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE approvals SET state = 'approved' WHERE id = 'a1'",
+        "UPDATE approvals SET state = 'pending' WHERE id = 'a1'",
+        "DELETE FROM approvals",
+        "UPDATE inputs SET json = '{}'",
+        "UPDATE audit SET data = '{}'",
+        "DELETE FROM audit",
+    ],
+)
+def test_what_must_not_change_cannot_by_accident(sql: str) -> None:
+    world = World()
+    world.ask()
+    world.decide(decision="deny")
+    with pytest.raises(sqlite3.IntegrityError):
+        world.db.execute(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM audit WHERE n = (SELECT max(n) FROM audit)",
+        "DELETE FROM audit WHERE n = 2",
+        "UPDATE audit SET data = replace(data, 'denied', 'approved')",
+    ],
+)
+def test_who_takes_the_triggers_away_is_found_out(sql: str) -> None:
+    world = World()
+    world.ask()
+    world.decide(decision="deny")
+    assert audit.verify(world.store.audit_rows(), world.store.audit_head()).broken is None
+    world.db.executescript("DROP TRIGGER audit_fixed; DROP TRIGGER audit_kept")
+    world.db.execute(sql)
+    assert audit.verify(world.store.audit_rows(), world.store.audit_head()).broken is not None
+
+
+def test_a_transaction_that_fails_leaves_the_chain_whole() -> None:
+    world = World()
+    world.ask()
+    before = world.store.audit_head()
+    with pytest.raises(sqlite3.IntegrityError):
+        world.act(
+            [Audit(world.now, "decision", "a1"), Save(world.approval(), new=True)]
+        )  # it is there already
+    assert world.store.audit_head() == before
+    assert audit.verify(world.store.audit_rows(), before).broken is None
+
+
+def test_a_file_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "approvals.sqlite"
+    for _ in range(2):
+        connection = open_store(path, MIGRATIONS, durable=True)
+        assert Store(connection).pending() == []
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        connection.close()

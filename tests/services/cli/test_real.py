@@ -1,0 +1,176 @@
+"""The command and a real broker: whole sets of retained messages, answers, and a broker that is gone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from bus import codec
+from bus import messages as m
+from bus import topics as t
+from services._process.home import Home
+from services.cli import doctor
+from services.tmux import agents
+from tests.services.cli.support import NOW, request, state
+
+ROOT = Path(__file__).resolve().parents[3]
+MANY = 400  # sessions: more than a broker has in flight at once
+
+MOSQUITTO = shutil.which("mosquitto", path="/usr/bin:/usr/sbin:/usr/local/sbin")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Broker:
+    """mosquitto with no rules, a home that points to it, and a client that plays the owners."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.home = Home(folder / "home")
+        self.home.update_endpoints("bus", {"host": "127.0.0.1", "port": self.port, "ws_port": 1})
+        self.home.write_secret("bus/operator", "x")
+        config = folder / "mosquitto.conf"
+        config.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 10000\n"
+        )
+        assert MOSQUITTO is not None
+        self.process = subprocess.Popen([MOSQUITTO, "-c", str(config)], stderr=subprocess.DEVNULL)
+        self.environ = {
+            "PATH": "/usr/bin:/bin", "HOME": str(folder), "POINTSMAN_HOME": str(self.home.path),
+            "POINTSMAN_NODE_NAME": "node", "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2)
+        self.client.on_message = self._on_message
+        for _ in range(500):
+            try:
+                self.client.connect("127.0.0.1", self.port)
+                break
+            except ConnectionRefusedError:
+                continue
+        self.client.loop_start()
+
+    def say(self, path: str, payload: bytes | str) -> None:
+        self.client.publish(f"pointsman/node/{path}", payload, qos=1, retain=True).wait_for_publish(10)
+
+    def _on_message(self, client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
+        command = json.loads(message.payload)
+        reply = {
+            "id": command["id"],
+            "ok": True,
+            "result": {"topic": message.topic, "token": command.get("token")},
+        }
+        client.publish(f"pointsman/node/replies/{command['id']}", json.dumps(reply), qos=1)
+
+    def pointsman(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "services.cli", *argv], env=self.environ, capture_output=True, text=True,
+            timeout=60, check=False, cwd="/", stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self.client.loop_stop()
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    it = Broker(tmp_path)
+    yield it
+    it.close()
+
+
+@pytest.mark.real
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+def test_a_real_broker(broker: Broker) -> None:
+    """No session is missing, the answer comes, and a dead broker is said to be dead."""
+    assert json.loads(broker.pointsman("ls", "--json").stdout) == []
+    states = [state(f"s{number}") for number in range(MANY)]
+    for one in states:
+        broker.say(f"sessions/{one.session}/state", codec.encode(t.SESSION_STATE, one))
+    index = [m.IndexEntry(session=s.session, uid=s.uid, kind=s.kind, status=s.status) for s in states]
+    broker.say("sessions/index", codec.encode(t.SESSIONS_INDEX, m.SessionIndex(sessions=index, at=NOW)))
+    broker.say("services/ingest/status", "online")
+    listed = json.loads(broker.pointsman("ls", "--json").stdout)
+    assert {one["session"] for one in listed} == {one.session for one in states}
+
+    asked = request("aaaa1111")
+    item = m.PendingItem(
+        id=asked.id, session="s1", tool="Bash", kind="tool", summary="x", level="low", expires_at=None
+    )
+    pending = m.PendingApprovals(count=1, oldest_id=asked.id, oldest_at=NOW, items=[item])
+    broker.say("approvals/pending", codec.encode(t.APPROVALS_PENDING, pending))
+    broker.say(f"approvals/{asked.id}/request", codec.encode(t.APPROVAL_REQUEST, asked))
+    token = m.ApprovalToken(id=asked.id, token="secret")
+    broker.say(f"approvals/{asked.id}/tokens/operator", codec.encode(t.APPROVAL_TOKEN, token))
+    broker.client.subscribe("pointsman/node/approvals/+/decision", qos=1)
+    done = broker.pointsman("approve", "aaaa", "--json")
+    assert json.loads(done.stdout) == {
+        "topic": "pointsman/node/approvals/aaaa1111/decision",
+        "token": "secret",
+    }, done.stderr
+
+    assert broker.pointsman("health").returncode == 1
+    broker.process.kill()
+    broker.process.wait()
+    done = broker.pointsman("ls")
+    assert done.returncode == 3
+    assert "make run" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.real
+@pytest.mark.real
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("background", [False, True])
+def test_watch_ends_in_order(broker: Broker, how: signal.Signals, background: bool) -> None:
+    """Also as a script's background job, which ignores SIGINT; nothing is said of how it ended."""
+    argv = [sys.executable, "-m", "services.cli", "watch"]
+    if background:
+        argv = ["/bin/sh", "-c", 'trap "" INT; exec "$0" "$@"', *argv]
+    with subprocess.Popen(
+        argv, env=broker.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
+    ) as watch:
+        try:
+            assert watch.stdout is not None
+            assert watch.stdout.readline() == "Watching; Ctrl-C ends.\n"
+            watch.send_signal(how)
+            if background and how is signal.SIGINT:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    watch.wait(0.5)
+                watch.terminate()
+            said = watch.communicate(timeout=20)
+        finally:
+            watch.kill()
+    assert said == ("", "")
+    assert watch.returncode == 0
+
+
+def test_a_home_where_nothing_was_started(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-m", "services.cli", "ls"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 3
+    assert "has not been started" in done.stderr
+    assert not (tmp_path / ".local").exists()
+
+
+def test_doctor_and_the_controller_agree() -> None:
+    """They may not import each other, so the versions stand twice."""
+    assert (doctor.MANAGED_FROM, doctor.SDK_URL_UP_TO) == (agents.MANAGED_FROM, agents.SDK_URL_UP_TO)

@@ -1,0 +1,189 @@
+"""A ledger over a real store in memory, with a clock of its own, for tests of the core."""
+
+from __future__ import annotations
+
+import enum
+import sqlite3
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+
+import msgspec
+import pytest
+
+from bus import codec
+from bus import messages as m
+from bus.durable import Mailbox
+from bus.effects import Effect, Keep, Publish
+from bus.errors import PeerError
+from bus.topics import Topic
+from services._process.store import transaction
+from services.ledger import money
+from services.ledger.core import Ledger
+from services.ledger.model import BURN_S
+from services.ledger.store import MIGRATIONS, Store
+
+START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+UID = "01JD0000000000000000000000"
+OPUS = "claude-opus-5-5"
+
+
+class Crash(enum.Enum):
+    """When the process is killed: never, before a transaction's commit, or right after it."""
+
+    NONE = enum.auto()
+    BEFORE = enum.auto()
+    AFTER = enum.auto()
+
+
+class World:
+    """The ledger and everything around it; ``said`` are the effects since the last `restart` or `clear`."""
+
+    def __init__(self, *, zone: tzinfo = UTC, default_budget_usd: float | None = 10.0) -> None:
+        self.now = START
+        self.zone = zone
+        self.default = default_budget_usd
+        self.db = sqlite3.connect(":memory:", isolation_level=None)
+        for sql in MIGRATIONS:
+            self.db.executescript(sql)
+        Mailbox.create_tables(self.db)
+        self.store = Store(self.db)
+        self.mailbox = Mailbox(self.db)
+        self.said: list[Effect] = []
+        self.restart()
+
+    def restart(self) -> None:
+        self.ledger = Ledger(
+            zone=self.zone,
+            default_budget=None if self.default is None else money.from_usd(self.default),
+            loaded=self.store.load(self.now, BURN_S),
+            recall=self.store.near,
+            now=self.now,
+        )
+
+    def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def act(self, effects: Iterable[Effect]) -> list[Effect]:
+        decided = list(effects)
+        with transaction(self.db):
+            for effect in decided:
+                if isinstance(effect, Keep):
+                    self.store.keep(effect)
+        self.said += decided
+        return decided
+
+    def fact(self, fact: m.Fact, crash: Crash = Crash.NONE) -> list[Effect]:
+        """As the station does: once per id, effects and id in one transaction. Refused facts raise."""
+        if self.mailbox.kept("ingest", fact.id):
+            return []
+        data = codec.decode_data(fact)
+        if isinstance(data, m.SessionOpened):
+            effects = self.ledger.opened(fact, data, self.now)
+        else:
+            assert isinstance(data, m.CostReported)
+            effects = self.ledger.cost(fact, data, self.now)
+        if crash is Crash.BEFORE:
+            self.restart()
+            return []
+        with transaction(self.db):
+            self.mailbox.keep("ingest", fact.id, self.now)
+            for effect in effects:
+                if isinstance(effect, Keep):
+                    self.store.keep(effect)
+        if crash is Crash.AFTER:
+            self.restart()
+            return []
+        self.said += effects
+        return effects
+
+    # events
+
+    def open(self, uid: str = UID, session: str = "web", **more: Any) -> list[Effect]:
+        data = m.SessionOpened(session=session, cwd=more.pop("cwd", "/work/app"), kind="managed", **more)
+        return self.fact(fact_of(f"opened-{uid}", "opened", data, self.now, uid))
+
+    def cost(
+        self, turn: int, total: str, models: Mapping[str, Any] | None = None, uid: str = UID, **more: Any
+    ) -> list[Effect]:
+        """``models``: name → (cost, input, output, cache read, cache write), or cost alone."""
+        fact_id = more.pop("fact_id", None)
+        data = report(turn, total, models, **more)
+        kind = "base" if data.baseline else "cost"
+        name = fact_id or f"{kind}-{uid}-{data.process}-{turn}-{self.now.timestamp():.0f}"
+        return self.fact(fact_of(name, "cost", data, self.now, uid))
+
+    def refused(self, turn: int, total: str, models: Mapping[str, Any] | None = None, **more: Any) -> str:
+        """The reason why a report is refused."""
+        with pytest.raises(PeerError) as caught:
+            self.cost(turn, total, models, **more)
+        assert caught.value.code == "bad_request"
+        return caught.value.message
+
+    # what is known
+
+    def session(self, session: str = "web") -> m.LedgerSession:
+        found = {
+            e.values["session"]: e.payload
+            for e in self.ledger.snapshots(self.now)
+            if isinstance(e, Publish) and isinstance(e.payload, m.LedgerSession)
+        }
+        return found[session]
+
+    def total(self) -> m.LedgerTotal:
+        last = self.ledger.snapshots(self.now)[-1]
+        assert isinstance(last, Publish)
+        assert isinstance(last.payload, m.LedgerTotal)
+        return last.payload
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        return self.db.execute("SELECT turn, model, cost, turns, id FROM postings ORDER BY n").fetchall()
+
+    def levels(self) -> list[tuple[Any, str, str]]:
+        """(session or UNSET, from, to) of the level events said so far."""
+        events = [e.payload for e in self.said if isinstance(e, Publish)]
+        return [(e.session, str(e.from_), str(e.to)) for e in events if isinstance(e, m.LedgerEvent)]
+
+
+def report(
+    turn: int,
+    total: str,
+    models: Mapping[str, Any] | None = None,
+    *,
+    process: int = 1,
+    model: str | None = OPUS,
+    baseline: bool = False,
+    session: str = "web",
+    **more: Any,
+) -> m.CostReported:
+    if models is None:
+        models = {OPUS: total}
+    uses = {}
+    for name, use in models.items():
+        cost, *tokens = use if isinstance(use, tuple) else (use, 0, 0, 0, 0)
+        uses[name] = m.ModelUsage(
+            cost_usd=cost, input=tokens[0], output=tokens[1], cache_read=tokens[2], cache_write=tokens[3]
+        )
+    return m.CostReported(
+        session=session,
+        process=process,
+        turn=turn,
+        baseline=baseline,
+        total_usd=total,
+        models=uses,
+        model=model,
+        **more,
+    )
+
+
+def fact_of(fact_id: str, kind: str, data: m.Payload, at: datetime, uid: str = UID) -> m.Fact:
+    return m.Fact(id=fact_id, type=kind, uid=uid, at=at, data=codec.encode_data(data))
+
+
+def published(effects: Iterable[Effect], row: Topic) -> list[Any]:
+    """Payloads for a row, None where it was cleared."""
+    return [e.payload for e in effects if isinstance(e, Publish) and e.row is row]
+
+
+def as_json(payload: m.Payload) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(payload))

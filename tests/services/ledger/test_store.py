@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from bus.effects import Keep
+from services._process.store import StoreError, open_store, transaction
+from services.ledger import say
+from services.ledger.model import BURN_S
+from services.ledger.store import MIGRATIONS, Store, from_ms, to_ms
+from tests.services.ledger.support import OPUS, START, UID, World
+
+HAIKU = "claude-haiku-4-5"
+OTHER = "01JE0000000000000000000000"
+
+
+def busy() -> World:
+    """Two sessions of one name, two models, two days in Berlin (23:00 UTC is midnight)."""
+    world = World()
+    world.now = datetime(2026, 11, 20, 22, 50, tzinfo=UTC)
+    world.open()
+    world.cost(1, "1", {OPUS: ("1", 10, 0, 0, 0)})
+    world.later(900)  # 00:05 of the next day
+    world.cost(2, "3", {OPUS: ("2", 20, 0, 0, 0), HAIKU: ("1", 5, 0, 0, 0)})
+    world.open(uid=OTHER, cwd="/work/other")
+    world.cost(1, "0.5", {HAIKU: "0.5"}, uid=OTHER, model=HAIKU)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("by", "rows"),
+    [
+        ("session", [("web", UID, 3.0, 2), ("web", OTHER, 0.5, 1)]),
+        ("model", [(OPUS, "", 2.0, 2), (HAIKU, "", 1.5, 2)]),
+        ("project", [("/work/app", "", 3.0, 2), ("/work/other", "", 0.5, 1)]),
+        ("day", [("2026-11-20", "", 1.0, 1), ("2026-11-21", "", 2.5, 2)]),
+    ],
+)
+@pytest.mark.parametrize("bounded", [False, True])
+def test_queries(by: str, rows: list[tuple[str, str, float, int]], bounded: bool) -> None:
+    world = busy()
+    since = datetime(2026, 11, 20, tzinfo=UTC) if bounded else None  # from the postings; from sums
+    found = say.answer(by, world.store.query(by, since, None), ZoneInfo("Europe/Berlin"))
+    assert [(r.key, r.uid or "", r.spent_usd, r.turns) for r in found.rows] == rows
+    assert found.total_usd == 3.5
+
+
+def test_bounds_include_the_first_moment_and_not_the_last() -> None:
+    world = busy()
+    first = datetime(2026, 11, 20, 22, 50, tzinfo=UTC)
+    second = first + timedelta(seconds=900)
+
+    def total(since: datetime | None, until: datetime | None) -> float:
+        return say.answer("model", world.store.query("model", since, until), UTC).total_usd
+
+    assert total(first, None) == 3.5
+    assert total(first, second) == 1.0
+    assert total(second, None) == 2.5
+    assert total(first + timedelta(milliseconds=1), second) == 0
+    assert total(datetime(2026, 11, 20, 23, tzinfo=UTC), datetime(2026, 11, 20, 23, 15, tzinfo=UTC)) == 2.5
+    assert total(datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)) == 3.5
+
+
+def test_thousands_of_rows_are_said_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(say, "MAX_ROWS", 1)
+    world = busy()
+    found = say.answer("model", world.store.query("model", None, None), UTC)
+    assert [(r.key, r.spent_usd) for r in found.rows] == [(OPUS, 2.0), ("(others)", 1.5)]
+    found = say.answer("day", world.store.query("day", None, None), ZoneInfo("Europe/Berlin"))
+    assert [(r.key, r.spent_usd) for r in found.rows] == [("(others)", 1.0), ("2026-11-21", 2.5)]
+    assert found.total_usd == 3.5
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM spent",
+        "DELETE FROM spent_quarters",
+        "UPDATE spent_quarters SET cost = cost - 1",
+        "UPDATE spent SET cost = cost + 1",
+        "UPDATE spent SET turns = turns + 1",
+        "UPDATE spent SET postings = postings + 1",
+        "UPDATE spent SET input = 0",
+    ],
+)
+def test_sums_that_do_not_agree_are_seen_and_made_again(damage: str) -> None:
+    world = busy()
+    before = world.store.load(world.now, BURN_S)
+    assert world.store.derived_agrees()
+    world.db.execute(damage)
+    assert not world.store.derived_agrees()
+    with transaction(world.db):
+        world.store.rebuild()
+    assert world.store.derived_agrees()
+    assert world.store.load(world.now, BURN_S) == before
+
+
+def test_a_posting_kept_twice_counts_once() -> None:
+    world = World()
+    world.open()
+    effects = world.cost(1, "1")
+    before = world.store.load(world.now, BURN_S)
+    world.act(effect for effect in effects if isinstance(effect, Keep))
+    assert world.store.load(world.now, BURN_S) == before
+    assert world.store.derived_agrees()
+
+
+def test_times_are_kept_to_the_millisecond() -> None:
+    at = datetime(2026, 11, 21, 12, 0, 0, 123_000, tzinfo=UTC)
+    assert from_ms(to_ms(at)) == at
+    assert from_ms(to_ms(START)) == START
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    open_store(path, (*MIGRATIONS, "SELECT 1"), durable=True).close()
+    with pytest.raises(StoreError, match="newer Pointsman"):
+        open_store(path, MIGRATIONS, durable=True)
+
+
+def test_an_empty_store() -> None:
+    world = World()
+    assert world.store.derived_agrees()
+    assert Store(world.db).load(world.now, BURN_S).sessions == []
+    assert say.answer("day", world.store.query("day", None, None), UTC).rows == []

@@ -1,0 +1,449 @@
+"""From start to exit code, with real processes, a real broker and a real supervisord.
+
+Waits are for conditions, with a deadline; the times that the contract promises are deadlines of `wait`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import paho.mqtt.client as mqtt
+import psutil
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from services._process.home import Home
+
+pytestmark = pytest.mark.real
+
+ROOT = Path(__file__).parents[3]
+TOY = [sys.executable, "-m", "tests.services.process.toy"]
+DEADLINE_S = 30.0  # for what takes a second on an idle machine
+STOP_S = 2.0  # promised by issue 2 (point 3), held by a hard deadline within the service
+SLACK_S = 3.0  # for a machine that is busy with other tests
+T = TypeVar("T")
+
+
+def eventually(probe: Callable[[], T | None], what: str) -> T:
+    end = time.monotonic() + DEADLINE_S
+    while not (value := probe()):
+        assert time.monotonic() < end, f"not within {DEADLINE_S} s: {what}"
+        time.sleep(0.02)
+    return value
+
+
+class Broker:
+    """A mosquitto of the test's own, and a client that remembers the latest payload of every topic."""
+
+    def __init__(self, directory: Path) -> None:
+        self.program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+        if self.program is None:
+            pytest.skip("mosquitto is not installed")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.file = directory / "mosquitto.conf"
+        self.file.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+        self.process = self.start()
+        self.latest: dict[str, str] = {}
+        self.seen: list[tuple[str, str]] = []
+        self.changed = threading.Condition()
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2)
+        self.client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self.client.on_message = self._on_message
+        self.client.reconnect_delay_set(min_delay=1, max_delay=1)
+        eventually(self._connect, "the broker answers")
+        self.client.loop_start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        assert self.program is not None
+        return subprocess.Popen(
+            [self.program, "-c", str(self.file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def _connect(self) -> bool:
+        try:
+            return self.client.connect("127.0.0.1", self.port) == mqtt.MQTT_ERR_SUCCESS
+        except OSError:
+            return False
+
+    def _on_message(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
+        with self.changed:
+            topic = message.topic.removeprefix("pointsman/toys/")
+            self.latest[topic] = message.payload.decode()
+            self.seen.append((topic, message.payload.decode()))
+            self.changed.notify_all()
+
+    def wait(self, topic: str, payload: str) -> None:
+        with self.changed:
+            found = self.changed.wait_for(lambda: self.latest.get(topic) == payload, DEADLINE_S)
+        assert found, f"{topic} is {self.latest.get(topic)!r}, not {payload!r}"
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+        self.process.kill()
+        self.process.wait()
+
+
+STATUS = "services/ledger/status"
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    broker = Broker(tmp_path)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def environ(home: Home, tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "config.toml").touch()
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+        "POINTSMAN_HOME": str(home.path),
+        "POINTSMAN_CONFIG": str(tmp_path / "config.toml"),
+        "POINTSMAN_NODE_NAME": "toys",
+        "POINTSMAN_BUS_BROKER": "external",
+        "POINTSMAN_BUS_PORT": "1",  # nobody there, unless a test has a broker
+    }
+
+
+def join(environ: dict[str, str], broker: Broker) -> None:
+    """Use this broker, in a home that holds its node there: the broker service, which sees to that, is not
+    started here.
+    """
+    environ["POINTSMAN_BUS_PORT"] = str(broker.port)
+    Home(Path(environ["POINTSMAN_HOME"])).update_endpoints("bus", {"claim": "held"})
+
+
+@pytest.fixture
+def toys() -> Iterator[list[subprocess.Popen[str]]]:
+    """Whatever is started is ended."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for toy in started:
+        toy.kill()
+        toy.communicate()
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(environ: dict[str, str], toys: list[subprocess.Popen[str]]) -> Start:
+    def start(what: str = "sleep", *, wait: bool = True, **more: Any) -> subprocess.Popen[str]:
+        toy = subprocess.Popen(
+            [*TOY, what],
+            env={**environ, **more.pop("env", {})},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **more,
+        )
+        toys.append(toy)
+        if wait:
+            assert toy.stdout is not None
+            assert toy.stdout.readline() == "serving\n", toy.communicate()[1]
+        return toy
+
+    return start
+
+
+def log_lines(home: Home) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (home.logs / "ledger.log").read_text().splitlines()]
+
+
+def connected_metrics(port: int) -> str | None:
+    """The metrics, once the connection stands: the broker may have our health before we have its SUBACK."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text if "pointsman_bus_connected 1.0" in text else None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_is_told_to_stop(
+    start: Start, environ: dict[str, str], broker: Broker, home: Home, number: int
+) -> None:
+    join(environ, broker)
+    toy = start("tidy")
+    broker.wait(STATUS, "online")
+    eventually(lambda: "services/ledger/health" in broker.latest, "health is said")
+    health = json.loads(broker.latest["services/ledger/health"])
+    assert (health["service"], health["pid"], health["errors_total"]) == ("ledger", toy.pid, 0)
+    assert health["rss_bytes"] > 1_000_000
+
+    port = home.endpoints()["metrics"]["ledger"]
+    text = eventually(lambda: connected_metrics(port), "the metrics show the connection")
+    assert 'pointsman_build_info{service="ledger"' in text
+    assert 'pointsman_bus_messages_total{row="services/{self}/health",way="out"} 1.0' in text
+    assert "process_resident_memory_bytes" in text
+
+    toy.send_signal(number)
+    out, err = toy.communicate(timeout=STOP_S + SLACK_S)
+    assert (toy.returncode, out, err) == (0, "tidied\n", "")
+    broker.wait(STATUS, "offline")
+    events = [line["event"] for line in log_lines(home)]
+    assert sorted(events) == ["bus connected", "serving", "started", "stopped", "stopping"]
+    assert (events[0], events[-2:]) == ("started", ["stopping", "stopped"])
+
+
+def test_a_stubborn_service_is_ended_all_the_same(start: Start, home: Home) -> None:
+    toy = start("stubborn")
+    toy.terminate()
+    _, err = toy.communicate(timeout=STOP_S + SLACK_S)
+    assert toy.returncode == 0
+    assert "ledger: warning: did not stop in time" in err
+
+
+def test_without_a_broker_a_service_waits_and_stops(start: Start) -> None:
+    toy = start()
+    toy.terminate()
+    toy.communicate(timeout=STOP_S + SLACK_S)
+    assert toy.returncode == 0
+
+
+def test_a_killed_service_is_offline_by_its_last_will_and_online_again(
+    start: Start, environ: dict[str, str], broker: Broker
+) -> None:
+    join(environ, broker)
+    first = start()
+    broker.wait(STATUS, "online")
+    first.kill()
+    broker.wait(STATUS, "offline")
+    start()
+    broker.wait(STATUS, "online")
+
+
+def test_a_crash_says_offline(start: Start, environ: dict[str, str], broker: Broker) -> None:
+    join(environ, broker)
+    toy = start("bug later")
+    toy.communicate(timeout=DEADLINE_S)
+    assert toy.returncode == 70
+    broker.wait(STATUS, "offline")
+    said = [payload for topic, payload in broker.seen if topic == STATUS]
+    assert (said[0], said[-1]) == ("online", "offline")
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "said"),
+    [
+        ("bug", 70, "ledger: error: ended by a bug (where=tests/services/process/toy.py:"),
+        ("return", 70, "ended by a bug"),
+        ("both", 70, "KeyError"),
+        ("group", 4, "ledger: the disk is full: make room"),
+        ("config", 2, "ledger: bus.listen = 'x': needs TLS"),
+    ],
+)
+def test_exit_codes(start: Start, home: Home, what: str, code: int, said: str) -> None:
+    toy = start(what)
+    _, err = toy.communicate(timeout=DEADLINE_S)
+    assert toy.returncode == code, err
+    assert said in err
+    assert "Traceback" not in err
+    if code == 70:
+        assert "Traceback" in str(log_lines(home)[-1]["traceback"])
+
+
+def test_a_mistake_in_the_configuration_ends_with_2_before_anything_is_made(start: Start, home: Home) -> None:
+    toy = start(wait=False, env={"POINTSMAN_BUS_PROT": "1"})
+    _, err = toy.communicate(timeout=DEADLINE_S)
+    assert toy.returncode == 2
+    assert err.startswith(
+        "ledger: bus.prot = '1' from POINTSMAN_BUS_PROT: there is no such key; did you mean bus.port?"
+    )
+    assert not home.path.exists()
+
+
+def test_a_home_open_to_others_ends_with_2(start: Start, home: Home) -> None:
+    home.path.mkdir()
+    home.path.chmod(0o777)
+    toy = start(wait=False)
+    assert "others may write into the home" in toy.communicate(timeout=DEADLINE_S)[1]
+    assert toy.returncode == 2
+
+
+def test_a_configured_port_that_is_taken_ends_with_4(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        base = server.getsockname()[1] - 4  # the ledger's place in services.SERVICES
+        toy = start(wait=False, env={"POINTSMAN_METRICS_BASE_PORT": str(base)})
+        _, err = toy.communicate(timeout=DEADLINE_S)
+    assert toy.returncode == 4
+    assert f"metrics.ledger = {base + 4} at 127.0.0.1 is taken by" in err
+    assert f"(pid {os.getpid()})" in err
+
+
+def test_a_second_one_for_the_same_home_ends_with_3(start: Start, home: Home) -> None:
+    first = start()
+    second = start(wait=False)
+    _, err = second.communicate(timeout=DEADLINE_S)
+    assert second.returncode == 3
+    assert f"ledger already runs for {home.path} (pid {first.pid})" in err
+    assert first.poll() is None
+
+
+def test_a_successor_waits_for_its_predecessor(start: Start) -> None:
+    first = start("tidy")
+    second = start(wait=False)
+    first.terminate()
+    assert second.stdout is not None
+    assert second.stdout.readline() == "serving\n"
+    assert first.wait(DEADLINE_S) == 0
+
+
+def test_two_homes_run_side_by_side(start: Start, tmp_path: Path) -> None:
+    start()
+    start(env={"POINTSMAN_HOME": str(tmp_path / "second")})
+    ports = [Home(tmp_path / name).endpoints()["metrics"]["ledger"] for name in ("home", "second")]
+    assert ports[0] != ports[1]
+
+
+# ── The supervisor ───────────────────────────────────────────────────────────────────────────────────────
+
+PARENT = (
+    "import subprocess, sys, time\n"
+    "toy = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)\n"
+    "toy.stdout.readline()\n"
+    "print(toy.pid, flush=True)\n"
+    "time.sleep(600)\n"
+)
+
+
+def test_a_service_ends_with_a_killed_supervisor(
+    environ: dict[str, str], toys: list[subprocess.Popen[str]]
+) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, *TOY, "sleep"],
+        env={**environ, "SUPERVISOR_ENABLED": "1"},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    toys.append(parent)
+    assert parent.stdout is not None
+    toy = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    toy.wait(STOP_S + SLACK_S)
+
+
+def test_a_service_whose_supervisor_was_gone_before_it_looked_ends_at_once(start: Start) -> None:
+    """An orphan has a parent in another session than its own."""
+    toy = start(wait=False, env={"SUPERVISOR_ENABLED": "1"}, start_new_session=True)
+    out, err = toy.communicate(timeout=DEADLINE_S)
+    assert (toy.returncode, out, err) == (0, "", "")
+
+
+def test_started_by_hand_a_service_minds_no_parent(
+    environ: dict[str, str], toys: list[subprocess.Popen[str]]
+) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, *TOY, "sleep"],
+        env=environ,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    toys.append(parent)
+    assert parent.stdout is not None
+    toy = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    try:
+        with pytest.raises(psutil.TimeoutExpired):
+            toy.wait(1.5)  # longer than the look at the parent every second
+    finally:
+        toy.kill()
+
+
+class Supervisor:
+    """A real supervisord over one toy, with the settings of our own supervisord.conf."""
+
+    def __init__(self, directory: Path, environ: dict[str, str], toys: list[subprocess.Popen[str]]) -> None:
+        ours = (ROOT / "supervisord.conf").read_text()
+        section = ours[ours.index("[program:ledger]") :]
+        section = section[: section.index("[program:watchdog]")]
+        section = section.replace("%(here)s/.venv/bin/python -m services.ledger", " ".join([*TOY, "sleep"]))
+        section = section.replace("%(here)s", str(ROOT)).replace('PYTHONSAFEPATH="1"', 'UNUSED=""')
+        main = ours[ours.index("[supervisord]") : ours.index("[group:")]
+        self.file = directory / "supervisord.conf"
+        self.file.write_text(main + section)
+        self.out = directory / "supervisord.out"
+        self.environ = environ
+        self.toys = toys
+
+    def start(self) -> subprocess.Popen[str]:
+        with self.out.open("a") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(self.file)],
+                env={name: value for name, value in self.environ.items() if name != "PYTHONWARNINGS"},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        self.toys.append(process)
+        return process
+
+    def says(self, text: str) -> None:
+        eventually(lambda: text in self.out.read_text(), f"supervisord says {text!r}: {self.out.read_text()}")
+
+
+def holder(home: Home, after: psutil.Process | None = None) -> psutil.Process | None:
+    """The living process that wrote itself into the lock, if it is another than the one before."""
+    try:
+        found = psutil.Process(int((home.path / "run/ledger.lock").read_text()))
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return None
+    return None if found == after else found
+
+
+def test_under_supervisord(
+    tmp_path: Path, environ: dict[str, str], home: Home, toys: list[subprocess.Popen[str]]
+) -> None:
+    """Killed: started again. supervisord killed: the service ends, and the next one has its own."""
+    supervisor = Supervisor(tmp_path, environ, toys)
+    first = supervisor.start()
+    one = eventually(lambda: holder(home), "the service runs")
+    supervisor.says("entered RUNNING")
+    one.kill()
+    two = eventually(lambda: holder(home, after=one), "the service runs again")
+    supervisor.says("terminated by SIGKILL; not expected")
+    first.kill()
+    first.wait()
+    second = supervisor.start()
+    two.wait(DEADLINE_S)
+    three = eventually(lambda: holder(home, after=two), "the next supervisord's service runs")
+    eventually(lambda: any(line.get("pid") == three.pid for line in log_lines(home)), "it has started")
+    second.send_signal(signal.SIGINT)
+    assert second.wait(10) == 0  # issue 2: Ctrl-C ends everything within 10 s
+    assert not three.is_running()
+
+
+def test_supervisord_leaves_a_mistake_in_the_configuration_alone(
+    tmp_path: Path, environ: dict[str, str], toys: list[subprocess.Popen[str]]
+) -> None:
+    environ["POINTSMAN_BUS_PROT"] = "1"
+    supervisor = Supervisor(tmp_path, environ, toys)
+    process = supervisor.start()
+    supervisor.says("exited: ledger (exit status 2; expected)")
+    process.terminate()
+    assert process.wait(10) == 0
+    assert supervisor.out.read_text().count("there is no such key") == 1

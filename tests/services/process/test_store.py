@@ -1,0 +1,84 @@
+"""The store: migrations once and in order, and messages for files that cannot be used."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from services._process.store import StoreError, open_store, transaction
+
+FIRST = "CREATE TABLE spent (usd REAL CHECK (usd > 0));\nINSERT INTO spent VALUES (1.5)"
+SECOND = "ALTER TABLE spent ADD COLUMN session TEXT"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "ledger.sqlite"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(open_store(path, [FIRST], durable=True)) as connection:
+        yield connection
+
+
+def pragma(connection: sqlite3.Connection, name: str) -> object:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+@pytest.mark.parametrize(("durable", "synchronous"), [(True, 2), (False, 1)])
+def test_a_new_store(path: Path, durable: bool, synchronous: int) -> None:
+    with closing(open_store(path, [FIRST, SECOND], durable=durable)) as store:
+        assert store.execute("SELECT usd, session FROM spent").fetchall() == [(1.5, None)]
+        found = [
+            pragma(store, name) for name in ("user_version", "journal_mode", "synchronous", "foreign_keys")
+        ]
+        assert found == [2, "wal", synchronous, 1]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_migrations_run_once(path: Path) -> None:
+    for migrations in ([FIRST], [FIRST], [FIRST, SECOND], [FIRST, SECOND]):
+        with closing(open_store(path, migrations, durable=True)) as store:
+            assert pragma(store, "user_version") == len(migrations)
+            assert store.execute("SELECT count(*) FROM spent").fetchone() == (1,)
+
+
+def test_a_migration_happens_whole_or_not_at_all(path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be used"):
+        open_store(path, [FIRST, "CREATE TABLE more (x); CREATE TABLE spent (y)"], durable=True)
+    with closing(open_store(path, [FIRST], durable=True)) as store:
+        assert pragma(store, "user_version") == 1
+        assert store.execute("SELECT name FROM sqlite_master WHERE name = 'more'").fetchone() is None
+
+
+def test_a_newer_database_is_refused(path: Path) -> None:
+    open_store(path, [FIRST, SECOND], durable=True).close()
+    with pytest.raises(StoreError, match=r"written by a newer Pointsman \(schema 2, this one knows 1\)"):
+        open_store(path, [FIRST], durable=True)
+
+
+def test_what_is_no_database_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"no database" * 500)
+    with pytest.raises(StoreError, match=r"ledger\.sqlite cannot be used.*Move it away"):
+        open_store(path, [FIRST], durable=True)
+
+
+def test_a_transaction_is_all_or_nothing(store: sqlite3.Connection) -> None:
+    with transaction(store):
+        store.execute("INSERT INTO spent VALUES (2)")
+    with pytest.raises(sqlite3.IntegrityError), transaction(store):
+        store.executemany("INSERT INTO spent VALUES (?)", [(3,), (-1,)])
+    assert store.execute("SELECT usd FROM spent").fetchall() == [(1.5,), (2.0,)]
+
+
+def test_transactions_do_not_nest(store: sqlite3.Connection) -> None:
+    with pytest.raises(sqlite3.OperationalError), transaction(store), transaction(store):
+        pass
+    assert not store.in_transaction

@@ -1,0 +1,92 @@
+"""A watchdog with clocks of its own, for tests of the core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bus import messages as m
+from bus import topics as t
+from bus.effects import Effect, Publish
+from bus.topics import Topic
+from services.watchdog.core import Node, Watchdog, World
+
+START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+SERVICES = ("broker", "ingest", "tmux", "approvals", "ledger", "watchdog")
+PLENTY = 100 << 30
+MIB = 1 << 20
+
+
+def heartbeat(service: str, at: datetime, **more: Any) -> m.ServiceHealth:
+    fields: dict[str, Any] = {
+        "service": service,
+        "pid": 1,
+        "rss_bytes": 10 * MIB,
+        "cpu_percent": 1.0,
+        "loop_lag_ms": 1.0,
+        "uptime_s": 1.0,
+        "queue_depth": 0,
+        "errors_total": 0,
+        "at": at,
+    }
+    return m.ServiceHealth(**{**fields, **more})
+
+
+class Stand:
+    """The watchdog and the services around it. ``said`` are all effects so far."""
+
+    def __init__(self, services: tuple[str, ...] = SERVICES) -> None:
+        self.services = services
+        self.now = START
+        self.mono = 1000.0
+        self.listening = True
+        self.disk_free = PLENTY
+        self.endpoints: dict[str, Any] = {"bus": {"broker": "mosquitto", "port": 1883}}
+        self.dog = Watchdog(
+            Node(
+                name="node",
+                version="1.2.3",
+                services=services,
+                memory_budget_bytes=1000 * MIB,
+                started_at=START,
+                started_mono=self.mono,
+            )
+        )
+        self.said: list[Effect] = []
+
+    def beat(self, *services: str, retained: bool = False, age_s: float = 0, **more: Any) -> None:
+        for service in services or self.services:
+            health = heartbeat(service, self.now - timedelta(seconds=age_s), **more)
+            self.dog.heartbeat(service, health, self.mono, self.now, retained=retained)
+
+    def say(self, service: str, word: str, *, retained: bool = False) -> None:
+        self.dog.status(service, word, self.mono, retained=retained)
+
+    def later(self, seconds: float, *, beating: tuple[str, ...] = ()) -> list[Effect]:
+        """Time passes, with a tick each second; ``beating`` services beat every 10 s."""
+        said: list[Effect] = []
+        for second in range(round(seconds)):
+            self.now += timedelta(seconds=1)
+            self.mono += 1
+            if beating and second % 10 == 0:
+                self.beat(*beating)
+            said += self.tick()
+        return said
+
+    def tick(self) -> list[Effect]:
+        said = self.dog.tick(World(self.listening, self.disk_free, self.endpoints), self.mono, self.now)
+        self.said += said
+        return said
+
+    def verdict(self, service: str) -> str:
+        return self.dog.verdicts(self.mono)[service].value
+
+    def health(self) -> m.NodeHealth:
+        """As it was said last."""
+        found: m.NodeHealth = published(self.said, t.HEALTH)[-1]
+        return found
+
+
+def published(effects: Iterable[Effect], row: Topic) -> list[Any]:
+    return [e.payload for e in effects if isinstance(e, Publish) and e.row is row]
