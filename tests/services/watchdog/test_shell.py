@@ -73,6 +73,7 @@ class Stand:
             for name in SERVICES:
                 self.services[name] = self.broker.client(service=name)
                 nursery.start_soon(self.beat, name)
+            await trio.testing.wait_all_tasks_blocked()  # everybody else came first: their words are retained
             nursery.start_soon(serve, self.context())
             await trio.sleep(2)
             yield
