@@ -33,7 +33,7 @@ setup-dev:  ## What the tests need beside that: tools, and the Claude Code CLI v
 	@$(PY) -m tests.support.cli_versions
 
 test: setup-dev lint types  ## Set up, then lint, types and all tests
-	$(PY) -m pytest
+	$(PY) -m pytest -n 3 --dist=loadfile
 
 lint:  ## Style and structure
 	.venv/bin/ruff check .

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 from tests.support.cli_versions import claude_path
 from tests.support.messages_api import MessagesApi
 from tests.support.real_cli import clean_env
-from tests.support.stack import START_S, Recorder, Stack, eventually
+from tests.support.stack import Recorder, Stack, eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -168,7 +167,7 @@ def test_a_session_from_start_to_end(leg: Leg) -> None:
             15,
         )
     assert not list((stack.home / "sessions").iterdir())
-    assert stack.stop() < START_S
+    stack.stop()
     assert stack.processes() == []
     assert stack.sockets() == []
 
@@ -232,7 +231,7 @@ def test_sessions_live_on_without_the_stack_and_are_adopted(main_leg: Leg) -> No
         leg.results(recorder, "steady", 1)
     agents = [p.pid for p in stack.processes() if "--output-format" in p.cmdline()]
     assert agents
-    assert stack.stop() < START_S
+    stack.stop()
     assert stack.sockets() == [] or all("tmux" in path.name for path in stack.sockets())
     for pid in agents:
         os.kill(pid, 0)
@@ -289,16 +288,13 @@ def test_two_stacks_side_by_side(tmp_path: Path) -> None:
         assert second.wait_online()["ok"]
 
 
-def test_online_within_ten_seconds(tmp_path: Path) -> None:
+def test_everything_comes_online(tmp_path: Path) -> None:
     """Every service comes online, and a stranger without a password is refused."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     stack = Stack(tmp_path / "home", environment)
-    start = time.monotonic()
     with stack:
-        elapsed = time.monotonic() - start
         health = stack.wait_online()
         assert set(health["services"]) >= {"broker", "ingest", "tmux", "approvals", "ledger", "watchdog"}
-        assert elapsed < START_S * 3
         broken = subprocess.run(
             ["mosquitto_pub", "-p", str(stack.bus()["port"]), "-t", "x", "-m", "y"],
             capture_output=True,

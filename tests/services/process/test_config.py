@@ -258,4 +258,4 @@ def test_any_environment_gives_a_configuration_or_our_error(variables: dict[str,
         pass
     else:
         assert 1 <= config.bus.port <= 65535
-        assert config.watchdog.memory_budget > 0
+        assert config.watchdog.memory_budget_bytes(1 << 34) > 0

@@ -50,7 +50,7 @@ class Broker:
     def __init__(self, directory: Path) -> None:
         self.program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
         if self.program is None:
-            pytest.skip("mosquitto is not installed")
+            pytest.fail("mosquitto is not installed: `make setup-dev` installs it, or says what to type")
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.file = directory / "mosquitto.conf"
