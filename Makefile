@@ -23,7 +23,8 @@ setup:  ## Make everything ready: .venv; tmux and mosquitto where the system let
 	@scripts/setup.sh run
 
 run: setup  ## Set up, then run everything in the foreground (POINTSMAN_HOME=... for a second stack)
-	@exec .venv/bin/supervisord -c supervisord.conf
+	@if sh -c ': >>/dev/fd/1 && : >>/dev/fd/2' 2>/dev/null; then exec .venv/bin/supervisord -c supervisord.conf; fi; \
+	  .venv/bin/supervisord -c supervisord.conf 2>&1 | (trap '' INT; exec cat)  # after `su` the terminal is another's
 
 demo: setup  ## The same with a scripted model: no account, no cost
 	@exec $(PY) -m services.demo
