@@ -24,11 +24,17 @@ may_install() {
         { [ "$(id -u)" = 0 ] || sudo -n true >/dev/null 2>&1; }
 }
 
+no_cluster() { # Debian's package would make a database and start it: the tests want the programs alone
+    as_root sh -c 'mkdir -p /etc/postgresql-common && [ -e /etc/postgresql-common/createcluster.conf ] ||
+        echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf' || true
+}
+
 apt_install() { # true when all is installed
     say "installing with apt-get: $*"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 ||
+    case " $* " in *" postgresql "*) no_cluster ;; esac
+    as_root env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 ||
         { as_root apt-get update -qq >/dev/null 2>&1 &&
-            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null; }
+            as_root env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get install -qq -y --no-install-recommends "$@" >/dev/null; }
 }
 
 command_for() { # the one command to type
@@ -50,7 +56,11 @@ has() { # Debian keeps servers where an ordinary user's PATH does not look
 missing=
 has tmux || missing="$missing tmux"
 has mosquitto || missing="$missing mosquitto"
-if [ "$want" = dev ]; then has mosquitto_pub || missing="$missing mosquitto-clients"; fi
+if [ "$want" = dev ]; then
+    has mosquitto_pub || missing="$missing mosquitto-clients"
+    # The tests start a server of their own; Debian keeps it off the PATH.
+    has postgres || ls "${PGLIB:-/usr/lib/postgresql}"/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+fi
 
 # ── Python ───────────────────────────────────────────────────────────────────────────────────────────────
 new_enough='import sys; sys.exit(sys.version_info < (3, 11))'

@@ -114,7 +114,7 @@ class Approvals(Struct, frozen=True, kw_only=True):
 
 
 class Ledger(Struct, frozen=True, kw_only=True):
-    database: typing.Annotated[Path, rule.PATH]  # default: ledger.sqlite in the home
+    database: typing.Annotated[Path | str, rule.DATABASE]  # default: ledger.sqlite in the home; or a URL
     default_budget_usd: typing.Annotated[float | None, rule.BUDGET] = 10.0  # None: "unlimited"
     resume_when_reset: typing.Annotated[bool, rule.BOOL] = False
 

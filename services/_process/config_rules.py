@@ -103,6 +103,11 @@ def _path(value: object, home: Path) -> Path:
     return path
 
 
+def _database(value: object, home: Path) -> Path | str:
+    text = _text(value)
+    return text if text.startswith(("postgresql://", "postgres://")) else _path(text, home)
+
+
 def _program(value: object, home: Path) -> str:
     text = _text(value)
     if "/" in text or text.startswith("~"):
@@ -173,6 +178,7 @@ SECONDS = Rule("seconds, 0 or more", _seconds, _number)
 BOOL = Rule("true or false", _bool, _boolean)
 TEXT = Rule("some text", lambda value, _: _text(value), str)
 PATH = Rule("an absolute path, or one that starts with ~/", _path, str)
+DATABASE = Rule("an absolute path, or one that starts with ~/, or postgresql://…", _database, str)
 PROGRAM = Rule("a program's name, or its absolute path", _program, str)
 HOST = Rule("a host name or IP address", _host, str)
 ADDRESS = Rule("host:port, such as 0.0.0.0:8883 or [::]:8883", _address, str)

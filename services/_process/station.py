@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar, cast
 
 import msgspec
@@ -45,7 +46,11 @@ ASK_AGAIN_S = 1.0  # between two requests for facts that were passed over
 
 
 class Station:
-    """One service's place on the bus. ``connection`` is its store (see `open_store`)."""
+    """One service's place on the bus. ``connection`` is its store (see `open_store`).
+
+    ``transact`` replaces the store's own transaction, for a service that keeps things elsewhere as well: what
+    it commits there must be committed first, and be harmless when it is done again.
+    """
 
     def __init__(
         self,
@@ -54,11 +59,12 @@ class Station:
         *,
         keep: Callable[[Keep], None] | None = None,
         do: Callable[[Do], None] | None = None,
+        transact: Callable[[], AbstractContextManager[None]] | None = None,
     ) -> None:
         self.context = context
         self.bus = context.bus
         self.mailbox = Mailbox(connection)
-        self._db = connection
+        self._transact = transact or partial(transaction, connection)
         self._keep = keep
         self._do = do
         self._commands: dict[Topic, tuple[type[m.Command], Callable[..., Effects]]] = {}
@@ -109,7 +115,7 @@ class Station:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """A transaction, which also takes along the acknowledgements that wait."""
-        with transaction(self._db):
+        with self._transact():
             self._take_along()
             yield
 
@@ -266,7 +272,7 @@ class Station:
             self.report(error, message.topic)
             if error.request_id is not None:  # else it would come again for ever
                 bad = m.Refused(id=error.request_id, code=error.code, message=error.message)
-                with transaction(self._db):
+                with self._transact():
                     self.mailbox.refuse(producer, bad, self.context.now())
                 self._acknowledge(producer, bad.id, bad)
             return
@@ -378,7 +384,7 @@ class Station:
 
     async def _forget(self) -> None:
         while True:
-            with transaction(self._db):
+            with self._transact():
                 self.mailbox.forget_old(self.context.now())
             await trio.sleep(FORGET_EVERY_S)
 

@@ -16,12 +16,11 @@ class StoreError(Exception):
     """The world's or the user's fault: the text says what is wrong with the file and what to do."""
 
 
-def open_store(path: Path, migrations: Sequence[str], *, durable: bool) -> sqlite3.Connection:
-    """Open (or make) the database and bring it up to date.
+def connect_store(path: Path, *, durable: bool) -> sqlite3.Connection:
+    """Open (or make) the database with the mailbox's tables, and none of its own yet.
 
-    ``migrations[i]`` is the SQL that leads from version i to i + 1. ``durable`` makes every commit survive a
-    power cut (synchronous=FULL); without it commits survive any crash of processes (contract, section 2).
-    Raises `StoreError` for a database written by a newer version, or one that cannot be read.
+    ``durable`` makes every commit survive a power cut (synchronous=FULL); without it commits survive any
+    crash of processes (contract, section 2). Raises `StoreError` for a file that cannot be read.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True)
@@ -31,20 +30,36 @@ def open_store(path: Path, migrations: Sequence[str], *, durable: bool) -> sqlit
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys = ON")
+        Mailbox.create_tables(connection)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise _unusable(path, error) from error
+    return connection
+
+
+def _unusable(path: Path, error: sqlite3.DatabaseError) -> StoreError:
+    return StoreError(f"{path} cannot be used: {error}. Move it away (keep it!) and start again")
+
+
+def open_store(path: Path, migrations: Sequence[str], *, durable: bool) -> sqlite3.Connection:
+    """`connect_store`, and bring the database up to date.
+
+    ``migrations[i]`` is the SQL that leads from version i to i + 1. Raises `StoreError` for a database
+    written by a newer version, or one that cannot be read.
+    """
+    connection = connect_store(path, durable=durable)
+    try:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         if version > len(migrations):
             raise StoreError(
                 f"{path} was written by a newer Pointsman (schema {version}, this one knows "
                 f"{len(migrations)}): start that version, or move the file away to begin anew"
             )
-        Mailbox.create_tables(connection)
         for number, sql in enumerate(migrations[version:], start=version + 1):
             connection.executescript(f"BEGIN;\n{sql}\n;PRAGMA user_version = {number};\nCOMMIT;")
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise StoreError(
-            f"{path} cannot be used: {error}. Move it away (keep it!) and start again"
-        ) from error
+        raise _unusable(path, error) from error
     except StoreError:
         connection.close()
         raise

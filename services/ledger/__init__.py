@@ -15,5 +15,5 @@ If it dies
     says every snapshot again. Until then the snapshots stand as they were said last.
 
 Read `core` first (what is counted, and from where), then `chain` (from running totals to postings), `money`,
-`periods`, `levels`, `say`, `store`, `shell`.
+`periods`, `levels`, `say`, `database`, `store`, `shell`.
 """

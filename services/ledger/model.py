@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bus.effects import Do, Keep
 
-AGENT = "agent"  # a posting's source: what the agent itself said. Others (transcript, …) are estimates
+AGENT = "agent"  # a posting's source: what the agent itself said
 BURN_S = 900.0  # the burn rate's time: long enough for a long turn, short enough to be of now
 UNATTRIBUTED = "unattributed"  # the model of a cost of which the agent does not say what for
 
@@ -31,6 +31,10 @@ class Use(NamedTuple):
 
     def minus(self, other: Use) -> Use:
         return Use(*(a - b for a, b in zip(self, other, strict=True)))
+
+    @property
+    def tokens(self) -> int:
+        return self.input + self.output + self.cache_read + self.cache_write
 
 
 NOTHING = Use()
@@ -77,7 +81,8 @@ class Near:
 @dataclass(frozen=True, slots=True)
 class Posting:
     """A row that never changes. ``turns`` is 1 on one row of each turn; ``share`` is 1 where the model took
-    part in the turn; both are 0 on a correction.
+    part in the turn; both are 0 on a correction. ``estimated``: the agent could not say it any more.
+    ``priced`` is what the tokens cost by the price table, None where it does not know the model.
     """
 
     id: str
@@ -92,6 +97,8 @@ class Posting:
     source: str
     notional: bool
     fact: str
+    estimated: bool = False
+    priced: int | None = None
 
 
 @dataclass(slots=True)
@@ -142,6 +149,8 @@ class Sum:
     turns: int
     share: int
     estimated: int
+    priced: int
+    unpriced: int  # tokens that have no price
     notional: bool
 
 

@@ -18,14 +18,15 @@ from bus.effects import Do, Effect, ReplyTo
 from bus.errors import RefusedError
 from services._process.context import Context
 from services._process.station import Station
-from services._process.store import open_store, transaction
 from services.ledger import money, say
 from services.ledger.core import Ledger
+from services.ledger.database import open_database
 from services.ledger.model import BURN_S, Counted
 from services.ledger.periods import PERIODS
-from services.ledger.store import MIGRATIONS, Store
+from services.ledger.store import Store
 from services.ledger.zone import local_zone
 
+MAILBOX = "ledger-mailbox.sqlite"  # beside a database that is on a server
 TICK_S = 30.0  # burn rates fall and days end; nobody looks at either by the second
 LEVELS = ("unlimited", "abundant", "moderate", "cautious", "critical", "exhausted")
 
@@ -43,13 +44,15 @@ class Shell:
         self._zone = local_zone(os.environ)
         config = context.config.ledger
         began = time.perf_counter()
-        connection = open_store(config.database, MIGRATIONS, durable=True)
-        self.store = Store(connection)
+        self.database = open_database(config.database, context.home.path / MAILBOX)
+        self.store = Store(self.database)
         self._metrics()
         if not self.store.derived_agrees():
-            context.log.error("sums did not agree with their postings: made again", database=config.database)
+            context.log.error(
+                "sums did not agree with their postings: made again", database=self.database.name
+            )
             self._rebuilds.inc()
-            with transaction(connection):
+            with self.database.transaction():
                 self.store.rebuild()
         budget = config.default_budget_usd
         now = context.now()
@@ -62,7 +65,13 @@ class Shell:
         )
         took_ms = round((time.perf_counter() - began) * 1000)
         context.log.info("ledger read", took_ms=took_ms, zone=str(self._zone))
-        self.station = Station(context, connection, keep=self.store.keep, do=self._do)
+        self.station = Station(
+            context,
+            self.database.mailbox,
+            keep=self.store.keep,
+            do=self._do,
+            transact=self.database.transaction,
+        )
         for period in PERIODS:
             self._spent.labels(period).set_function(partial(self._spent_in, period))
         for level in LEVELS:

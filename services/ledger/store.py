@@ -1,4 +1,4 @@
-"""The ledger's tables. Opened durable (`open_store`): what was said survives a power cut.
+"""The ledger's tables (`migrations` makes them), over SQLite or PostgreSQL (`database`).
 
 ``postings`` and ``reports`` only grow, and triggers see to it, whoever writes. Two tables are derived from
 the postings: ``spent`` (sums by session and model: a start reads them, and questions without bounds) and
@@ -10,15 +10,14 @@ text, because a billion dollars does not fit 64 bits.
 
 from __future__ import annotations
 
-import sqlite3  # noqa: TID251  # the store is where SQL stands
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from bus.effects import Keep
+from services.ledger.database import Database
 from services.ledger.model import (
-    AGENT,
     KeepBudget,
     KeepPosting,
     KeepReport,
@@ -31,64 +30,26 @@ from services.ledger.model import (
 )
 from services.ledger.periods import KEPT_DAYS, QUARTER_S, quarter_of
 
-MIGRATIONS = (
-    """
-CREATE TABLE sessions (
-  n INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL UNIQUE, session TEXT NOT NULL, cwd TEXT NOT NULL,
-  kind TEXT NOT NULL, opened_at INTEGER, shown INTEGER NOT NULL
-);
-CREATE TABLE reports (
-  uid TEXT NOT NULL, process INTEGER NOT NULL, turn INTEGER NOT NULL, baseline INTEGER NOT NULL,
-  at INTEGER NOT NULL, fact TEXT NOT NULL, session TEXT NOT NULL, total INTEGER NOT NULL,
-  models TEXT NOT NULL, model TEXT, write_5m INTEGER NOT NULL, write_1h INTEGER NOT NULL,
-  notional INTEGER NOT NULL,
-  PRIMARY KEY (uid, process, turn, baseline, at, fact)
-) WITHOUT ROWID;
-CREATE TABLE postings (
-  n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, uid TEXT NOT NULL, process INTEGER NOT NULL,
-  turn INTEGER NOT NULL, model TEXT NOT NULL, at INTEGER NOT NULL, cost INTEGER NOT NULL,
-  input INTEGER NOT NULL, output INTEGER NOT NULL, cache_read INTEGER NOT NULL, cache_write INTEGER NOT NULL,
-  cache_write_5m INTEGER NOT NULL, cache_write_1h INTEGER NOT NULL, turns INTEGER NOT NULL,
-  share INTEGER NOT NULL, source TEXT NOT NULL, notional INTEGER NOT NULL, fact TEXT NOT NULL
-);
-CREATE INDEX postings_at ON postings (at);
-CREATE TABLE spent (
-  uid TEXT NOT NULL, model TEXT NOT NULL, cost INTEGER NOT NULL, input INTEGER NOT NULL,
-  output INTEGER NOT NULL, cache_read INTEGER NOT NULL, cache_write INTEGER NOT NULL,
-  cache_write_5m INTEGER NOT NULL, cache_write_1h INTEGER NOT NULL, turns INTEGER NOT NULL,
-  share INTEGER NOT NULL, estimated INTEGER NOT NULL, notional INTEGER NOT NULL, postings INTEGER NOT NULL,
-  PRIMARY KEY (uid, model)
-) WITHOUT ROWID;
-CREATE TABLE spent_quarters (
-  quarter INTEGER PRIMARY KEY, cost INTEGER NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL,
-  cache_read INTEGER NOT NULL, cache_write INTEGER NOT NULL, cache_write_5m INTEGER NOT NULL,
-  cache_write_1h INTEGER NOT NULL, turns INTEGER NOT NULL, share INTEGER NOT NULL,
-  estimated INTEGER NOT NULL, notional INTEGER NOT NULL, postings INTEGER NOT NULL
-);
-CREATE TABLE budgets (
-  n INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, budget TEXT, source TEXT NOT NULL, by_ TEXT,
-  via TEXT, at INTEGER NOT NULL
-);
-CREATE INDEX budgets_scope ON budgets (scope, n);
-CREATE TRIGGER postings_fixed BEFORE UPDATE ON postings
-  BEGIN SELECT RAISE (ABORT, 'a posting never changes: book a correction'); END;
-CREATE TRIGGER postings_kept BEFORE DELETE ON postings
-  BEGIN SELECT RAISE (ABORT, 'postings are kept: book a correction'); END;
-CREATE TRIGGER reports_fixed BEFORE UPDATE ON reports
-  BEGIN SELECT RAISE (ABORT, 'a report never changes'); END;
-CREATE TRIGGER reports_kept BEFORE DELETE ON reports
-  BEGIN SELECT RAISE (ABORT, 'reports are kept'); END;
-""",
-)
-
 _USE = "cost, input, output, cache_read, cache_write, cache_write_5m, cache_write_1h"
 _QUARTER = f"at / {QUARTER_S * 1000}"
-_ADDED = (*_USE.split(", "), "turns", "share", "estimated", "postings")
-_SUMS = ", ".join(f"{name} = {name} + excluded.{name}" for name in _ADDED)
-_DERIVED = f"{_USE}, turns, share, estimated, notional, postings"
-_USE_SUMS = ", ".join(f"sum({name})" for name in _USE.split(", "))
-_ESTIMATED = f"sum(CASE source WHEN '{AGENT}' THEN 0 ELSE cost END)"
-_FROM_POSTINGS = f"{_USE_SUMS}, sum(turns), sum(share), {_ESTIMATED}, max(notional), count(*) FROM postings"
+_ADDED = (*_USE.split(", "), "turns", "share", "estimated", "priced", "unpriced", "postings")
+_SUMS = ", ".join(f"{name} = {{0}}.{name} + excluded.{name}" for name in _ADDED)
+_DERIVED = ", ".join((*_ADDED, "notional"))
+_OF_POSTINGS = {  # how a posting's columns make those that are added up
+    "estimated": "CASE estimated WHEN 0 THEN 0 ELSE cost END",
+    "priced": "coalesce(priced, 0)",
+    "unpriced": "CASE WHEN priced IS NULL THEN input + output + cache_read + cache_write ELSE 0 END",
+    "postings": "1",
+}
+
+
+def _sum(column: str) -> str:
+    """PostgreSQL's sums of 64 bits are wider than that, and come as decimals."""
+    return f"CAST(coalesce(sum({column}), 0) AS BIGINT)"
+
+
+_USE_SUMS = ", ".join(_sum(name) for name in _USE.split(", "))
+_FROM_POSTINGS = ", ".join((*(_sum(_OF_POSTINGS.get(name, name)) for name in _ADDED), "max(notional)"))
 _REPORT = (
     "uid, session, process, turn, baseline, at, total, models, model, write_5m, write_1h, notional, fact"
 )
@@ -114,11 +75,15 @@ def from_ms(ms: int) -> datetime:
     return EPOCH + ms * _MS
 
 
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
 class Store:
     """Reads at any time; writes within the caller's transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._db = connection
+    def __init__(self, database: Database) -> None:
+        self._db = database
         self._models = msgspec.json.Decoder(dict[str, tuple[int, ...]])
 
     # writing
@@ -146,38 +111,52 @@ class Store:
             "INSERT INTO sessions (uid, session, cwd, kind, opened_at, shown) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (uid) DO UPDATE SET session = excluded.session, cwd = excluded.cwd, "
             "kind = excluded.kind, opened_at = excluded.opened_at, shown = excluded.shown",
-            (s.uid, s.session, s.cwd, s.kind, opened, s.shown),
+            (s.uid, s.session, s.cwd, s.kind, opened, int(s.shown)),
         )
 
     def _keep_report(self, r: Report) -> None:
         models = msgspec.json.encode(dict(r.models)).decode()
-        row = (r.uid, r.session, r.process, r.turn, r.baseline, to_ms(r.at), r.total, models, r.model)
+        row = (r.uid, r.session, r.process, r.turn, int(r.baseline), to_ms(r.at), r.total, models, r.model)
         self._db.execute(
-            f"INSERT OR IGNORE INTO reports ({_REPORT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # constant
-            (*row, r.write_5m, r.write_1h, r.notional, r.fact),
+            f"INSERT INTO reports ({_REPORT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608  # constant
+            "ON CONFLICT DO NOTHING",
+            (*row, r.write_5m, r.write_1h, int(r.notional), r.fact),
         )
 
     def _keep_posting(self, effect: KeepPosting) -> None:
         p = effect.posting
         whose = (p.uid, p.process, p.turn, p.model, to_ms(p.at))
         new = self._db.execute(
-            f"INSERT OR IGNORE INTO postings (id, uid, process, turn, model, at, {_USE}, turns, share, "  # noqa: S608  # constant
-            "source, notional, fact) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (p.id, *whose, *p.use, p.turns, p.share, p.source, p.notional, p.fact),
+            f"INSERT INTO postings (id, uid, process, turn, model, at, {_USE}, turns, share, source, "  # noqa: S608  # constant
+            f"estimated, priced, notional, fact) VALUES ({_marks(20)}) ON CONFLICT DO NOTHING",
+            (
+                p.id,
+                *whose,
+                *p.use,
+                p.turns,
+                p.share,
+                p.source,
+                int(p.estimated),
+                p.priced,
+                int(p.notional),
+                p.fact,
+            ),
         ).rowcount
         if not new:
             return  # kept before: it counts once
-        estimated = 0 if p.source == AGENT else p.use.cost
-        values = (*p.use, p.turns, p.share, estimated, p.notional, 1)
+        estimated = p.use.cost if p.estimated else 0
+        unpriced = p.use.tokens if p.priced is None else 0
+        values = (*p.use, p.turns, p.share, estimated, p.priced or 0, unpriced, 1, int(p.notional))
         keys: tuple[tuple[str, str, tuple[str | int, ...]], ...] = (
             ("spent", "uid, model", (p.uid, p.model)),
             ("spent_quarters", "quarter", (quarter_of(p.at),)),
         )
         for table, key, of in keys:
-            marks = ", ".join("?" * (len(of) + len(values)))
             self._db.execute(
-                f"INSERT INTO {table} ({key}, {_DERIVED}) VALUES ({marks}) ON CONFLICT ({key}) "  # noqa: S608  # constants
-                f"DO UPDATE SET {_SUMS}, notional = max(notional, excluded.notional)",
+                f"INSERT INTO {table} ({key}, {_DERIVED}) VALUES ({_marks(len(of) + len(values))}) "  # noqa: S608  # constants
+                f"ON CONFLICT ({key}) DO UPDATE SET {_SUMS.format(table)}, notional = CASE "
+                f"WHEN {table}.notional > excluded.notional THEN {table}.notional "
+                "ELSE excluded.notional END",
                 (*of, *values),
             )
 
@@ -185,7 +164,7 @@ class Store:
 
     def near(self, report: Report) -> Near:
         """The reports around one that is not kept yet; `Near.same` if it, or another of its turn, is."""
-        place = (report.turn, report.baseline, to_ms(report.at), report.fact)
+        place = (report.turn, int(report.baseline), to_ms(report.at), report.fact)
         if report.baseline:
             same = self._one("AND turn = ? AND baseline = ? AND at = ? AND fact = ?", report, *place)
         else:
@@ -214,32 +193,34 @@ class Store:
 
     def derived_agrees(self) -> bool:
         """Whether both derived tables say what the postings say: their number, and every sum."""
-        names = [name for name in _ADDED if name not in {"estimated", "postings"}]
-        sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
         found = [
-            self._db.execute(f"SELECT {sums}, {own} FROM {table}").fetchone()  # noqa: S608  # constants
-            for table, own in (
-                ("postings", f"coalesce({_ESTIMATED}, 0), count(*)"),
-                ("spent", "coalesce(sum(estimated), 0), coalesce(sum(postings), 0)"),
-                ("spent_quarters", "coalesce(sum(estimated), 0), coalesce(sum(postings), 0)"),
+            self._db.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchone()  # noqa: S608  # constants
+            for table, columns in (
+                ("postings", [_sum(_OF_POSTINGS.get(name, name)) for name in _ADDED]),
+                ("spent", [_sum(name) for name in _ADDED]),
+                ("spent_quarters", [_sum(name) for name in _ADDED]),
             )
         ]
         return bool(found[0] == found[1] == found[2])
 
     def rebuild(self) -> None:
         """Make the derived tables again from the postings, within the caller's transaction."""
-        self._db.execute("DELETE FROM spent")
-        self._db.execute("DELETE FROM spent_quarters")
-        self._db.execute(f"INSERT INTO spent SELECT uid, model, {_FROM_POSTINGS} GROUP BY uid, model")
-        self._db.execute(
-            f"INSERT INTO spent_quarters SELECT {_QUARTER}, {_FROM_POSTINGS} GROUP BY {_QUARTER}"
-        )
+        for table, key, of in (
+            ("spent", "uid, model", "uid, model"),
+            ("spent_quarters", "quarter", _QUARTER),
+        ):
+            self._db.execute(f"DELETE FROM {table}")  # noqa: S608  # constants
+            self._db.execute(
+                f"INSERT INTO {table} ({key}, {_DERIVED}) "  # noqa: S608  # constants
+                f"SELECT {of}, {_FROM_POSTINGS} FROM postings GROUP BY {of}"
+            )
 
     def load(self, now: datetime, recent_s: float) -> Loaded:
         """What a start needs."""
         first = quarter_of(now - timedelta(days=KEPT_DAYS))
         sums = self._db.execute(
-            f"SELECT uid, model, {_USE}, turns, share, estimated, notional FROM spent"  # noqa: S608  # constants
+            f"SELECT uid, model, {_USE}, turns, share, estimated, priced, unpriced, notional FROM spent "  # noqa: S608  # constants
+            "ORDER BY uid, model"
         )
         budgets = self._db.execute(
             "SELECT scope, budget FROM budgets WHERE n IN (SELECT max(n) FROM budgets GROUP BY scope)"
@@ -252,12 +233,14 @@ class Store:
                 )
             ],
             sums=[
-                Sum(uid, model, Use(*row[:7]), row[7], row[8], row[9], bool(row[10]))
+                Sum(uid, model, Use(*row[:7]), row[7], row[8], row[9], row[10], row[11], bool(row[12]))
                 for uid, model, *row in sums
             ],
             budgets={scope: None if budget is None else int(budget) for scope, budget in budgets},
             quarters=dict(
-                self._db.execute("SELECT quarter, cost FROM spent_quarters WHERE quarter >= ?", (first,))
+                self._db.execute(
+                    "SELECT quarter, cost FROM spent_quarters WHERE quarter >= ? ORDER BY quarter", (first,)
+                )
             ),
             recent=[
                 (uid, from_ms(at), cost)
@@ -284,7 +267,7 @@ class Store:
             source, where, bounds = "postings", "WHERE at >= ? AND at < ?", (low, high)
         join = "JOIN sessions USING (uid)" if by in {"session", "project"} else ""
         sql = (
-            f"SELECT {key} AS k, {uid} AS u, {_USE_SUMS}, sum({turns}) FROM {source} {join} {where} "  # noqa: S608  # constants
+            f"SELECT {key} AS k, {uid} AS u, {_USE_SUMS}, {_sum(turns)} FROM {source} {join} {where} "  # noqa: S608  # constants
             "GROUP BY k, u"
         )
         for k, u, *row in self._db.execute(sql, bounds):

@@ -35,7 +35,13 @@ def setup(world: Path, want: str = "run", **environ: str) -> subprocess.Complete
     return subprocess.run(
         ["/bin/sh", str(ROOT / "scripts/setup.sh"), want],
         cwd=world,
-        env={"PATH": str(world / "bin"), "APT": "no", "SBIN": str(world / "sbin"), **environ},
+        env={
+            "PATH": str(world / "bin"),
+            "APT": "no",
+            "SBIN": str(world / "sbin"),
+            "PGLIB": "none",
+            **environ,
+        },
         capture_output=True,
         text=True,
         timeout=60,
@@ -62,7 +68,7 @@ def python(world: Path, name: str, version: str, *, venv: bool = True) -> None:
 
 
 def complete(world: Path) -> None:
-    for tool in ("tmux", "mosquitto", "mosquitto_pub"):
+    for tool in ("tmux", "mosquitto", "mosquitto_pub", "postgres"):
         program(world, f"bin/{tool}", "exit 0")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import sqlite3
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -17,11 +18,11 @@ from bus.durable import Mailbox
 from bus.effects import Effect, Keep, Publish
 from bus.errors import PeerError
 from bus.topics import Topic
-from services._process.store import transaction
 from services.ledger import money
 from services.ledger.core import Ledger
+from services.ledger.database import Database, Sqlite
 from services.ledger.model import BURN_S
-from services.ledger.store import MIGRATIONS, Store
+from services.ledger.store import Store
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 UID = "01JD0000000000000000000000"
@@ -36,19 +37,38 @@ class Crash(enum.Enum):
     AFTER = enum.auto()
 
 
+@functools.cache
+def _empty() -> bytes:
+    """A database with today's schema: migrating one for each example of a property would take too long."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    Mailbox.create_tables(connection)
+    database = Sqlite(connection, "empty")
+    database.migrate()
+    return connection.serialize()
+
+
+def in_memory() -> Database:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.deserialize(_empty())
+    return Sqlite(connection, "in memory")
+
+
 class World:
     """The ledger and everything around it; ``said`` are the effects since the last `restart` or `clear`."""
 
-    def __init__(self, *, zone: tzinfo = UTC, default_budget_usd: float | None = 10.0) -> None:
+    def __init__(
+        self,
+        *,
+        zone: tzinfo = UTC,
+        default_budget_usd: float | None = 10.0,
+        database: Database | None = None,
+    ) -> None:
         self.now = START
         self.zone = zone
         self.default = default_budget_usd
-        self.db = sqlite3.connect(":memory:", isolation_level=None)
-        for sql in MIGRATIONS:
-            self.db.executescript(sql)
-        Mailbox.create_tables(self.db)
+        self.db = database or in_memory()
         self.store = Store(self.db)
-        self.mailbox = Mailbox(self.db)
+        self.mailbox = Mailbox(self.db.mailbox)
         self.said: list[Effect] = []
         self.restart()
 
@@ -66,7 +86,7 @@ class World:
 
     def act(self, effects: Iterable[Effect]) -> list[Effect]:
         decided = list(effects)
-        with transaction(self.db):
+        with self.db.transaction():
             for effect in decided:
                 if isinstance(effect, Keep):
                     self.store.keep(effect)
@@ -86,7 +106,7 @@ class World:
         if crash is Crash.BEFORE:
             self.restart()
             return []
-        with transaction(self.db):
+        with self.db.transaction():
             self.mailbox.keep("ingest", fact.id, self.now)
             for effect in effects:
                 if isinstance(effect, Keep):
@@ -137,7 +157,8 @@ class World:
         return last.payload
 
     def rows(self) -> list[tuple[Any, ...]]:
-        return self.db.execute("SELECT turn, model, cost, turns, id FROM postings ORDER BY n").fetchall()
+        found = self.db.execute("SELECT turn, model, cost, turns, id FROM postings ORDER BY n")
+        return [tuple(row) for row in found]
 
     def levels(self) -> list[tuple[Any, str, str]]:
         """(session or UNSET, from, to) of the level events said so far."""

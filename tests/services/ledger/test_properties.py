@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus import messages as m
-from services._process.store import transaction
 from services.ledger.model import BURN_S
 from tests.services.ledger.support import START, Crash, World, fact_of, report
 
@@ -104,7 +103,7 @@ def test_any_order_any_duplicates_any_crash(
     assert_agrees(world, lives)
     assert world.store.derived_agrees()
     before = world.store.load(world.now, BURN_S)
-    with transaction(world.db):
+    with world.db.transaction():
         world.store.rebuild()
     assert world.store.load(world.now, BURN_S) == before
 

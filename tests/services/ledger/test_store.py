@@ -1,25 +1,24 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from bus.effects import Keep
-from services._process.store import StoreError, open_store, transaction
 from services.ledger import say
+from services.ledger.database import Database
 from services.ledger.model import BURN_S
-from services.ledger.store import MIGRATIONS, Store, from_ms, to_ms
+from services.ledger.store import Store, from_ms, to_ms
 from tests.services.ledger.support import OPUS, START, UID, World
 
 HAIKU = "claude-haiku-4-5"
 OTHER = "01JE0000000000000000000000"
 
 
-def busy() -> World:
+def busy(database: Database) -> World:
     """Two sessions of one name, two models, two days in Berlin (23:00 UTC is midnight)."""
-    world = World()
+    world = World(database=database)
     world.now = datetime(2026, 11, 20, 22, 50, tzinfo=UTC)
     world.open()
     world.cost(1, "1", {OPUS: ("1", 10, 0, 0, 0)})
@@ -40,16 +39,16 @@ def busy() -> World:
     ],
 )
 @pytest.mark.parametrize("bounded", [False, True])
-def test_queries(by: str, rows: list[tuple[str, str, float, int]], bounded: bool) -> None:
-    world = busy()
+def test_queries(by: str, rows: list[tuple[str, str, float, int]], bounded: bool, database: Database) -> None:
+    world = busy(database)
     since = datetime(2026, 11, 20, tzinfo=UTC) if bounded else None  # from the postings; from sums
     found = say.answer(by, world.store.query(by, since, None), ZoneInfo("Europe/Berlin"))
     assert [(r.key, r.uid or "", r.spent_usd, r.turns) for r in found.rows] == rows
     assert found.total_usd == 3.5
 
 
-def test_bounds_include_the_first_moment_and_not_the_last() -> None:
-    world = busy()
+def test_bounds_include_the_first_moment_and_not_the_last(database: Database) -> None:
+    world = busy(database)
     first = datetime(2026, 11, 20, 22, 50, tzinfo=UTC)
     second = first + timedelta(seconds=900)
 
@@ -64,9 +63,9 @@ def test_bounds_include_the_first_moment_and_not_the_last() -> None:
     assert total(datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)) == 3.5
 
 
-def test_thousands_of_rows_are_said_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thousands_of_rows_are_said_together(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
     monkeypatch.setattr(say, "MAX_ROWS", 1)
-    world = busy()
+    world = busy(database)
     found = say.answer("model", world.store.query("model", None, None), UTC)
     assert [(r.key, r.spent_usd) for r in found.rows] == [(OPUS, 2.0), ("(others)", 1.5)]
     found = say.answer("day", world.store.query("day", None, None), ZoneInfo("Europe/Berlin"))
@@ -86,20 +85,20 @@ def test_thousands_of_rows_are_said_together(monkeypatch: pytest.MonkeyPatch) ->
         "UPDATE spent SET input = 0",
     ],
 )
-def test_sums_that_do_not_agree_are_seen_and_made_again(damage: str) -> None:
-    world = busy()
+def test_sums_that_do_not_agree_are_seen_and_made_again(damage: str, database: Database) -> None:
+    world = busy(database)
     before = world.store.load(world.now, BURN_S)
     assert world.store.derived_agrees()
     world.db.execute(damage)
     assert not world.store.derived_agrees()
-    with transaction(world.db):
+    with world.db.transaction():
         world.store.rebuild()
     assert world.store.derived_agrees()
     assert world.store.load(world.now, BURN_S) == before
 
 
-def test_a_posting_kept_twice_counts_once() -> None:
-    world = World()
+def test_a_posting_kept_twice_counts_once(database: Database) -> None:
+    world = World(database=database)
     world.open()
     effects = world.cost(1, "1")
     before = world.store.load(world.now, BURN_S)
@@ -114,15 +113,8 @@ def test_times_are_kept_to_the_millisecond() -> None:
     assert from_ms(to_ms(START)) == START
 
 
-def test_a_newer_database_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    open_store(path, (*MIGRATIONS, "SELECT 1"), durable=True).close()
-    with pytest.raises(StoreError, match="newer Pointsman"):
-        open_store(path, MIGRATIONS, durable=True)
-
-
-def test_an_empty_store() -> None:
-    world = World()
+def test_an_empty_store(database: Database) -> None:
+    world = World(database=database)
     assert world.store.derived_agrees()
     assert Store(world.db).load(world.now, BURN_S).sessions == []
     assert say.answer("day", world.store.query("day", None, None), UTC).rows == []

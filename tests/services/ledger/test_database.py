@@ -1,0 +1,187 @@
+"""The seam: SQLite or PostgreSQL, migrated on opening, and both halves of a transaction kept or neither."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import alembic.script
+import pytest
+
+from bus.durable import Mailbox
+from services._process.store import StoreError
+from services.ledger import database as seam
+from services.ledger import migrations
+from services.ledger.database import Database, open_database
+from services.ledger.migrations.versions import r0001_postings
+from services.ledger.model import KeepBudget
+from services.ledger.store import Store
+from tests.services.ledger.support import START, World
+from tests.support import postgres
+
+Reopen = Callable[[], Database]
+
+
+def budgets(database: Database) -> dict[str, int | None]:
+    return dict(Store(database).load(START, 900).budgets)
+
+
+def a_budget(usd: int) -> KeepBudget:
+    return KeepBudget("period:day", usd, "command", None, None, START)
+
+
+def test_what_was_committed_is_there_after_opening_again(reopen: Reopen) -> None:
+    database = reopen()
+    with database.transaction():
+        Store(database).keep(a_budget(7))
+    assert budgets(reopen()) == {"period:day": 7}
+
+
+def test_nothing_is_kept_of_what_failed(database: Database) -> None:
+    mailbox = Mailbox(database.mailbox)
+
+    def fail() -> None:
+        with database.transaction():
+            mailbox.keep("ingest", "f1", START)
+            Store(database).keep(a_budget(7))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert budgets(database) == {}
+    assert not mailbox.kept("ingest", "f1")
+    with database.transaction():  # and it goes on
+        Store(database).keep(a_budget(8))
+    assert budgets(database) == {"period:day": 8}
+
+
+def test_rows_that_never_change(database: Database) -> None:
+    world = World(database=database)
+    world.open()
+    world.cost(1, "1")
+    for table in ("postings", "reports"):
+        for damage in ("UPDATE {} SET turn = 2", "DELETE FROM {}"):
+            with pytest.raises(Exception, match="never changes"):
+                database.execute(damage.format(table))
+    assert world.rows()[0][0] == 1
+
+
+def test_a_newer_schema_is_refused(reopen: Reopen, place: Path | str, tmp_path: Path) -> None:
+    database = reopen()
+    with database.transaction():
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    database.close()
+    with pytest.raises(StoreError, match=r"newer Pointsman \(schema 9999, this one knows"):
+        open_database(place, tmp_path / "mailbox.sqlite")
+
+
+def test_a_file_newer_than_alembic_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    open_database(path, path).close()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA user_version = 7")
+    with pytest.raises(StoreError, match="schema 7"):
+        open_database(path, path)
+
+
+def test_a_file_from_before_alembic_is_brought_up(tmp_path: Path) -> None:
+    """As the first release left it: the tables of step 1, counted by SQLite's own user_version."""
+    path = tmp_path / "ledger.sqlite"
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(r0001_postings.TABLES)
+        old.execute("INSERT INTO sessions VALUES (1, 'u', 'web', '/', 'managed', 1, 1)")
+        old.execute(
+            "INSERT INTO postings VALUES "
+            "(1, 'p', 'u', 1, 1, 'm', 1, 5, 1, 2, 3, 4, 0, 4, 1, 1, 'agent', 0, 'f')"
+        )
+        old.execute("INSERT INTO spent VALUES ('u', 'm', 5, 1, 2, 3, 4, 0, 4, 1, 1, 0, 0, 1)")
+        old.execute("INSERT INTO spent_quarters VALUES (0, 5, 1, 2, 3, 4, 0, 4, 1, 1, 0, 0, 1)")
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+    database = open_database(path, path)
+    store = Store(database)
+    (found,) = store.load(START, 900).sums
+    assert (found.uid, found.use.cost, found.turns) == ("u", 5, 1)
+    assert store.derived_agrees()
+    database.close()
+    open_database(path, path).close()
+
+
+def test_a_start_with_today_s_schema_does_not_load_alembic(reopen: Reopen, monkeypatch: Any) -> None:
+    reopen()
+    monkeypatch.setattr(seam, "_upgrade", None)
+    assert budgets(reopen()) == {}
+
+
+def test_the_head_is_alembic_s() -> None:
+    assert alembic.script.ScriptDirectory(str(Path(migrations.__file__).parent)).get_heads() == [
+        migrations.HEAD
+    ]
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"this is a letter, and no database at all" * 100)
+    with pytest.raises(StoreError, match="cannot be used"):
+        open_database(path, path)
+
+
+# ── PostgreSQL alone ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_two_ledgers_do_not_share_a_schema(
+    postgres_server: postgres.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seam, "LOCK_WAIT_S", 0.2)
+    url = postgres.schema(postgres_server.url)
+    first = open_database(url, tmp_path / "one.sqlite")
+    with pytest.raises(StoreError, match="another ledger"):
+        open_database(url, tmp_path / "two.sqlite")
+    open_database(postgres.schema(postgres_server.url), tmp_path / "two.sqlite").close()
+    first.close()
+    open_database(url, tmp_path / "two.sqlite").close()
+
+
+def test_killed_between_the_two_commits(postgres_server: postgres.Server, tmp_path: Path) -> None:
+    """PostgreSQL has the cost, the mailbox has not: the fact comes again and counts nothing twice."""
+    url = postgres.schema(postgres_server.url)
+    world = World(database=open_database(url, tmp_path / "mailbox.sqlite"))
+    world.open()
+    world.cost(1, "1", fact_id="f1")
+    with world.db.transaction():
+        world.db.mailbox.execute("DELETE FROM inbox WHERE id = 'f1'")  # as if it had never been committed
+    world.restart()
+    before = world.session().spent_usd
+    world.cost(1, "1", fact_id="f1")
+    assert world.mailbox.kept("ingest", "f1")
+    assert (world.session().spent_usd, before) == (1.0, 1.0)
+    world.restart()
+    assert world.session().spent_usd == 1.0
+    world.db.close()
+
+
+def test_a_server_that_goes_away(tmp_path: Path) -> None:
+    """Its own server, because this one is killed: what was refused is kept nowhere, and comes again."""
+    with postgres.server() as server:
+        url = postgres.schema(server.url)
+        world = World(database=open_database(url, tmp_path / "mailbox.sqlite"))
+        world.open()
+        world.cost(1, "1", fact_id="f1")
+        server.stop()
+        with pytest.raises(StoreError, match="Costs wait in the other services"):
+            world.cost(2, "3", fact_id="f2")
+        assert not world.mailbox.kept("ingest", "f2")
+        world.db.close()
+        with pytest.raises(StoreError, match="Is it running"):
+            open_database(url, tmp_path / "mailbox.sqlite")
+        server.start()
+        world.db = open_database(url, tmp_path / "mailbox.sqlite")
+        again = World(database=world.db)
+        assert again.session().spent_usd == 1.0
+        again.cost(1, "1", fact_id="f1")
+        again.cost(2, "3", fact_id="f2")
+        assert again.session().spent_usd == 3.0
+        world.db.close()
