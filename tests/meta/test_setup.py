@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,15 @@ def setup(world: Path, want: str = "run", **environ: str) -> subprocess.Complete
         timeout=60,
         check=False,
     )
+
+
+def test_this_environment_has_what_pyproject_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    names = {re.split(r"[^A-Za-z0-9._-]", line)[0] for line in wanted}
+    there = {re.sub("[-_.]+", "-", found.name).lower() for found in importlib.metadata.distributions()}
+    missing = {name for name in names if re.sub("[-_.]+", "-", name).lower() not in there}
+    assert not missing, f"{sorted(missing)} came after this .venv was made: type `scripts/setup.sh dev`"
 
 
 def python(world: Path, name: str, version: str, *, venv: bool = True) -> None:
