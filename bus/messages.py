@@ -721,6 +721,14 @@ class Question(Payload, frozen=True, kw_only=True):
     permission_mode: str
     suggestions: list[Any]
     auto_approve: list[str]
+    held: str = ""  # why it is denied whatever the rules say: the session is held by its budget
+
+
+class QuestionForbidden(Payload, frozen=True, kw_only=True):
+    """ingest → approvals: a question that is open is denied, because the session's budget is exhausted."""
+
+    approval: str
+    reason: str
 
 
 class QuestionWithdrawn(Payload, frozen=True, kw_only=True):
@@ -789,6 +797,65 @@ class CostReported(Payload, frozen=True, kw_only=True):
     notional: bool = False
 
 
+class RunningUsage(Payload, frozen=True, kw_only=True):
+    """Tokens of the model calls that a running turn has finished."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+
+
+class CostRunning(Payload, frozen=True, kw_only=True):
+    """ingest → ledger: what the running turn has cost so far. No posting: it only counts against budgets,
+    until the turn's own report comes.
+
+    ``spent_usd`` is the agent's figure (decimal text); None where it tells none: then ``usage`` by model is
+    to be priced.
+    """
+
+    session: str
+    process: int
+    turn: int  # the number that its report will have
+    spent_usd: str | None
+    usage: dict[str, RunningUsage] = {}
+    notional: bool = False
+
+
+class BudgetHold(Payload, frozen=True, kw_only=True):
+    """ledger → ingest: a budget is exhausted, so the session is held; or (``held`` false) it is released.
+
+    ``scope`` is ``session`` or the node's period; ``until`` is when a period ends by itself.
+    """
+
+    session: str
+    held: bool
+    scope: str = ""
+    until: Time | None = None
+    message: str = ""
+
+
+class LimitSeen(Payload, frozen=True, kw_only=True):
+    """ingest → ledger: the agent told how much of a usage limit is used."""
+
+    session: str
+    window: str
+    status: str
+    utilization: float | None
+    resets_at: Time | None
+
+
+class LimitOver(Payload, frozen=True, kw_only=True):
+    """ingest → ledger: a prompt that had failed on a usage limit was sent again after its reset."""
+
+    session: str
+    window: str
+    prompt_ids: list[str]
+    ok: bool
+    message: str
+
+
 class SpawnAgent(Command, frozen=True, kw_only=True):
     """ingest → tmux: start the next agent process of session ``uid``, resuming conversation ``resume``."""
 
@@ -808,8 +875,13 @@ FACT_TYPES: dict[str, type[Payload]] = {
     "exited": AgentExited,
     "question": Question,
     "withdrawn": QuestionWithdrawn,
+    "forbidden": QuestionForbidden,
     "applied": AnswerApplied,
     "answer": Answer,
     "opened": SessionOpened,
     "cost": CostReported,
+    "running": CostRunning,
+    "hold": BudgetHold,
+    "limit": LimitSeen,
+    "limit_over": LimitOver,
 }

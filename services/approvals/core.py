@@ -44,7 +44,7 @@ from bus.codec import MAX_PAYLOAD_BYTES
 from bus.effects import Effect, Publish, ReplyTo
 from bus.errors import RefusedError
 from services.approvals import reading, rows, say
-from services.approvals.decision import Chosen, choose, decided
+from services.approvals.decision import Chosen, by_budget, choose, decided
 from services.approvals.model import Approval, Approver, Audit, Decided, NotDecided, Save, State, Vote
 from services.approvals.question import check, opened
 from services.approvals.rules import Rules, Verdict
@@ -135,6 +135,8 @@ class Gate:
             return [] if known.state is State.PENDING else [say.answer(known, now)]
         approval, verdict, view = opened(fact, q, self._rules, self._home, now)
         asked = Audit(now, "request", approval.id, rows.request(approval))
+        if q.held:
+            return [asked, *self._settle(approval, State.DENIED, now, **by_budget(q.held))]
         if verdict.answer != "ask":
             return [asked, *self._decide_by_rule(approval, verdict, now)]
         self._pending[approval.id] = approval
@@ -155,6 +157,15 @@ class Gate:
             via="agent",
             reason=rows.short(w.reason),
         )
+
+    def forbidden(self, fact: m.Fact, f: m.QuestionForbidden, now: datetime) -> list[Effect]:
+        """The session's budget is exhausted; what is decided stays decided."""
+        approval = self._known(f.approval)
+        if approval.state is not State.PENDING:
+            return []
+        if approval.expires_at is not None and approval.expires_at <= now:
+            return self._expire(approval, now)
+        return self._end(approval, Happening.DENY, State.DENIED, now, **by_budget(f.reason))
 
     def applied(self, fact: m.Fact, a: m.AnswerApplied, now: datetime) -> list[Effect]:
         """The agent's side says, once, whether the agent took the answer."""
@@ -318,16 +329,13 @@ class Gate:
     def _decide_by_rule(self, approval: Approval, verdict: Verdict, now: datetime) -> list[Effect]:
         state = State.APPROVED if verdict.answer == "allow" else State.DENIED
         message = "" if state is State.APPROVED else f"Denied by the rule {verdict.rule}: {verdict.reason}"
-        done = decided(
-            approval,
-            state,
-            now,
-            by=verdict.rule,
-            via="policy",
-            rule=verdict.rule,
-            reason=verdict.reason,
-            message=message,
-        )
+        how = {"by": verdict.rule, "via": "policy", "rule": verdict.rule, "reason": verdict.reason}
+        return self._settle(approval, state, now, message=message, **how)
+
+    @staticmethod
+    def _settle(approval: Approval, state: State, now: datetime, **how: Any) -> list[Effect]:
+        """Decided at once: nobody was asked."""
+        done = decided(approval, state, now, **how)
         return [Save(done, new=True), *_told(done, now), say.outcome(done), _measure(done)]
 
     def _end(

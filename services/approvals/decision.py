@@ -11,7 +11,7 @@ import msgspec
 from bus import messages as m
 from bus.codec import MAX_PAYLOAD_BYTES
 from bus.errors import RefusedError
-from services.approvals import reading
+from services.approvals import reading, rows
 from services.approvals.danger import assess
 from services.approvals.model import Approval, Approver, State
 from services.approvals.rules import Rules
@@ -140,3 +140,9 @@ def decided(
     return msgspec.structs.replace(
         a, state=state, outcome=outcome, message=message, interrupt=interrupt, final_json=final_json
     )
+
+
+def by_budget(reason: str) -> dict[str, str]:
+    """How a denial is said that nobody gave: the session may spend no more."""
+    reason = rows.short(reason) or "a budget is exhausted"
+    return {"by": "budget", "via": "budget", "reason": reason, "message": f"Denied by Pointsman: {reason}"}

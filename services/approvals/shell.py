@@ -87,6 +87,7 @@ class Shell:
             self._context.bus.own(row)  # what else stands there is of an approval that is decided
         station.on_fact("question", m.Question, gate.question)
         station.on_fact("withdrawn", m.QuestionWithdrawn, gate.withdrawn)
+        station.on_fact("forbidden", m.QuestionForbidden, gate.forbidden)
         station.on_fact("applied", m.AnswerApplied, gate.applied)
         station.on_command(t.APPROVAL_DECISION, m.Decision, self._decide)
         station.on_command(t.APPROVAL_SHOW, m.ShowApproval, self._show)

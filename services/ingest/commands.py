@@ -8,7 +8,7 @@ from bus import bridge_wire as bw
 from bus import messages as m
 from bus.effects import Effect, ReplyTo
 from bus.errors import RefusedError
-from services.ingest import delivery, say
+from services.ingest import delivery, holds, say
 from services.ingest.model import Record
 from services.ingest.registry import Registry
 
@@ -34,6 +34,9 @@ class Commands(Registry):
             raise RefusedError("unavailable", "an external session is followed, not controlled")
         if r.ending:
             raise RefusedError("unavailable", "the session is ending")
+        refused = holds.refusal(r)
+        if refused is not None:
+            raise refused
         prompt = self._prompt(session, command.id, command.text, command.by)
         problem = bw.check_input_line(say.prompt(prompt.text, prompt.uuid))
         if problem is not None:

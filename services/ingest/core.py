@@ -15,7 +15,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect
 from bus.errors import RefusedError
-from services.ingest import delivery, life, questions, turns
+from services.ingest import delivery, follow, holds, life, limits, questions, turns
 from services.ingest.commands import Commands
 from services.ingest.links import Links
 from services.ingest.model import Record, Session
@@ -79,6 +79,14 @@ class Sessions(Commands, Links):
         questions.answer(step, data)
         return self._close(step)
 
+    def held(self, fact: m.Fact, data: m.BudgetHold, now: datetime) -> list[Effect]:
+        session = self._by_uid.get(fact.uid or "")
+        if session is None or not session.record.living or session.record.kind == "external":
+            return []  # there is nothing to stop
+        step = self._step(session, now)
+        holds.hold(step, data)
+        return self._close(step)
+
     def controller_answered(
         self, uid: str, ask_id: str, ok: bool, message: str, now: datetime
     ) -> list[Effect]:
@@ -121,6 +129,11 @@ class Sessions(Commands, Links):
         elif what == "init" and r.living and r.alive and not r.initialized and session.link is not None:
             step.event(m.ErrorEvent, code="internal", message="the agent did not answer initialize")
             delivery.initialized(step)
+        elif what == "cost":
+            follow.tick(step)
+            holds.enforce(step, again=True)
+        elif what == "limit" and r.waits is not None and r.waits.until is not None and r.waits.until <= now:
+            limits.reset(step)
         elif what == "baseline" and r.initialized and not r.baseline:
             turns.set_baseline(step)
         elif what == "exit" and r.exit is not None:

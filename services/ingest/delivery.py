@@ -10,14 +10,16 @@ conversation contains. Such a drop makes no sound before 2.1.329, so a prompt th
 
 from __future__ import annotations
 
+import uuid as uuids
 from datetime import timedelta
 
 from bus import messages as m
 from services.ingest import questions, say, wire
-from services.ingest.model import Prompt, SendHello, SendLine
+from services.ingest.model import Prompt, Record, SendHello, SendLine
 from services.ingest.step import Step
 
 AGAIN = "pointsman-again"  # request id of the initialize that asks an sdk-url agent what is still open
+_NAMESPACE = uuids.UUID("6f5b1c8e-6f0c-4b7c-9d0a-9b8f0f5f5a11")  # ours, made once for prompt uuids
 SILENT_S = 30.0  # the agent answers a prompt with `init` at once: measured 3 to 60 ms
 
 
@@ -97,6 +99,14 @@ def unwritable(step: Step, n: int, reason: str) -> None:
 
 
 # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def made(r: Record, prompt_id: str | None, text: str, by: str | None, *, again: str = "") -> Prompt:
+    """A prompt of a session, with an order and a uuid of its own."""
+    r.order += 1
+    name = prompt_id or f"p{r.order}"
+    uuid = str(uuids.uuid5(_NAMESPACE, f"{r.uid}/{name}/{r.order}"))
+    return Prompt(name, uuid, r.order, text, by, again=again)
 
 
 def queue(step: Step, prompt: Prompt) -> None:

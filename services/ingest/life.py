@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from bus import messages as m
-from services.ingest import delivery, questions, say
+from services.ingest import delivery, follow, questions, say
 from services.ingest.model import Ask, AskController, Close, Cost, DropSeen, Exit
 from services.ingest.step import Step
 from services.ingest.turns import RECENT_COSTS
@@ -30,6 +30,8 @@ def started(step: Step, process: int, resume: str | None) -> None:
     r.process, r.resumed, r.alive, r.initialized = process, resume is not None, True, False
     r.offset, r.drained, r.line, r.lost = 0, False, 0, False
     r.requests, r.lifecycle, r.exit = {}, False, None
+    r.tells_cost = True
+    follow.over(step)
     if r.ask is not None and r.ask.process <= process:
         r.ask = None
     if resume is not None:
@@ -39,6 +41,7 @@ def started(step: Step, process: int, resume: str | None) -> None:
     r.cost = Cost()
     r.baseline = resume is None
     session.messages.clear()
+    session.calls.clear()
     step.effects.append(DropSeen(r.uid))
     timeout = say.HOOK_TIMEOUT_UNSAFE_S if r.kind == "sdk-url" else say.HOOK_TIMEOUT_S
     step.request("initialize", _initialize, timeout)
@@ -142,6 +145,7 @@ def end(step: Step, how: str, exit_code: int | None, reason: str) -> None:
     questions.withdraw(step, list(r.questions), "the session has ended")
     step.drop(list(step.session.lines))
     r.end, r.ended_at, r.ask, r.alive = how, step.now, None, False
+    r.held = r.waits = r.blocked = None
     if how == "failed":
         r.error = reason
     step.event(m.EndedEvent, exit_code=exit_code, reason=reason)

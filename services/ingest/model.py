@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from bus.effects import Do, Keep
-from bus.messages import Blocked, CurrentTool
+from bus.messages import Blocked, CurrentTool, RunningUsage
 from services.ingest.states import Status
 
 # ── kept ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -68,6 +68,32 @@ class Exit(Struct):
     until: datetime
 
 
+class Held(Struct):
+    """An exhausted budget holds the session (the ledger's word). ``message`` is for whoever is refused."""
+
+    message: str
+    until: datetime | None
+
+
+class Running(Struct):
+    """What the running turn has cost so far. ``n`` numbers what was posted of it.
+
+    ``told``: the agent's own figure, as text; ``usage``: tokens of its finished calls by model, in the order
+    of `bus.messages.RunningUsage`, for agents that tell none.
+    """
+
+    n: int = 0
+    told: str = "0"
+    usage: dict[str, list[int]] = {}
+
+
+class Limited(Struct):
+    """A usage limit of the account that is used up. ``until``: None where the agent does not say."""
+
+    window: str
+    until: datetime | None
+
+
 class Record(Struct):
     """One session. Everything in it was decided by a fact, a command or a frame, none of it is a clock's."""
 
@@ -119,6 +145,13 @@ class Record(Struct):
     tools: dict[str, ToolRun] = {}  # by tool_use_id
     cost: Cost = msgspec.field(default_factory=Cost)
     earlier: list[Cost] = []  # last totals of earlier processes, newest last
+    # budgets and limits
+    running: Running = msgspec.field(default_factory=Running)
+    tells_cost: bool = True  # this agent answers ``get_session_cost``
+    held: Held | None = None
+    stopped: str = ""  # the turn that was told to stop because the session is held
+    limited: Limited | None = None  # what the agent said last
+    waits: Limited | None = None  # prompts wait for this reset
     # wishes and ends
     wanted_model: str | None = None
     wanted_mode: str | None = None
@@ -148,6 +181,7 @@ class Prompt(Struct):
     delivered: bool = False  # said so
     running: bool = False  # a turn of this process has begun with it
     done: bool = False  # the agent said "completed"
+    again: str = ""  # sent again, after this usage limit was reset
 
 
 class Line(Struct, frozen=True):
@@ -175,10 +209,17 @@ class Link(Struct):
     seen: set[str] = set()  # uuids of frames from before this connection
 
 
+class Call(Struct):
+    """A model call that runs, as its stream tells."""
+
+    model: str
+    usage: RunningUsage
+
+
 class Session:
     """A record with what is around it. ``messages``: message id by parent tool, for agents before 2.1.329."""
 
-    __slots__ = ("lines", "link", "messages", "prompts", "record")
+    __slots__ = ("ask_again", "calls", "lines", "link", "messages", "prompts", "record")
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -186,6 +227,8 @@ class Session:
         self.lines: dict[int, Line] = {}
         self.link: Link | None = None
         self.messages: dict[str | None, str] = {}
+        self.calls: dict[str | None, Call] = {}  # model calls that run, by parent tool
+        self.ask_again = False  # a model call has finished since its cost was asked for
 
 
 # ── effects ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -299,3 +342,4 @@ class Settings:
     node: str
     keep_ended_s: float = 86400.0
     max_permission_mode: str = "acceptEdits"
+    resume_when_reset: bool = False

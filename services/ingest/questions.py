@@ -62,6 +62,7 @@ def ask(step: Step, request_id: str, asked: CanUseTool) -> None:
             permission_mode=r.permission_mode,
             suggestions=asked.permission_suggestions,
             auto_approve=r.auto_approve,
+            held=r.held.message if r.held is not None else "",
         ),
     )
     step.changed(f"{asked.tool_name} needs an approval")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid as uuids
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
@@ -10,7 +9,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish
 from bus.errors import RefusedError
-from services.ingest import delivery
+from services.ingest import delivery, follow, holds
 from services.ingest.deltas import Deltas
 from services.ingest.model import AskController, Forget, Line, Prompt, Record, Session, Settings
 from services.ingest.states import Status
@@ -18,7 +17,6 @@ from services.ingest.step import Step, state
 
 GRACE_S = 5.0  # a bridge is back after about 1 s; shorter losses do not make a session "disconnected"
 BASELINE_S = 3.0  # measured: 1 to 2 ms; 2.1.42 does not know the question
-_NAMESPACE = uuids.UUID("6f5b1c8e-6f0c-4b7c-9d0a-9b8f0f5f5a11")  # ours, made once for prompt uuids
 
 
 class Registry:
@@ -64,6 +62,10 @@ class Registry:
                 effects.append(AskController(r.uid, r.session, r.ask))
             if r.exit is not None:
                 self._set(r, "exit", r.exit.until)
+            if r.living and r.turn:
+                self._set(r, "cost", now + timedelta(seconds=follow.ASK_S))
+            if r.waits is not None and r.waits.until is not None:
+                self._set(r, "limit", r.waits.until)
             if not r.baseline:
                 self._set(r, "baseline", now + timedelta(seconds=BASELINE_S))
             if session.prompts:
@@ -94,7 +96,8 @@ class Registry:
         self._timers[r.uid, what] = at
 
     def _step(self, session: Session, now: datetime) -> Step:
-        return Step(session, self._settings.node, now, shown=self._shown(session))
+        s = self._settings
+        return Step(session, s.node, now, shown=self._shown(session), resume=s.resume_when_reset)
 
     def _shown(self, session: Session) -> bool:
         return self._by_name.get(session.record.session) is session
@@ -106,7 +109,12 @@ class Registry:
             delivery.pump(step)
         elif r.initialized and (r.uid, "baseline") not in self._timers:
             self._set(r, "baseline", step.now + timedelta(seconds=BASELINE_S))
+        holds.enforce(step)
         effects = step.close()
+        if r.turn and r.living and (r.uid, "cost") not in self._timers:
+            self._set(r, "cost", step.now + timedelta(seconds=follow.ASK_S))
+        if r.waits is not None and r.waits.until is not None and (r.uid, "limit") not in self._timers:
+            self._set(r, "limit", r.waits.until)
         if r.exit is not None:
             self._set(r, "exit", r.exit.until)
         if step.session.prompts and (r.uid, "silent") not in self._timers:
@@ -162,6 +170,4 @@ class Registry:
 
     def _prompt(self, session: Session, prompt_id: str | None, text: str, by: str | None) -> Prompt:
         r = session.record
-        r.order += 1
-        name = prompt_id or f"p{r.order}"
-        return Prompt(name, str(uuids.uuid5(_NAMESPACE, f"{r.uid}/{name}/{r.order}")), r.order, text, by)
+        return delivery.made(r, prompt_id, text, by)

@@ -59,6 +59,7 @@ class Shell:
                 node=config.node.name,
                 keep_ended_s=config.sessions.keep_ended_s,
                 max_permission_mode=config.approvals.max_permission_mode,
+                resume_when_reset=config.ledger.resume_when_reset,
             )
         )
         self.sessions.load(self.store.records(), self.store.prompts(), self.store.lines())
@@ -103,6 +104,7 @@ class Shell:
             station.on_fact("started", m.AgentStarted, core.started)
             station.on_fact("exited", m.AgentExited, core.exited)
             station.on_fact("answer", m.Answer, core.answered)
+            station.on_fact("hold", m.BudgetHold, core.held)
             station.on_command(
                 t.SESSION_PROMPT, m.Prompt, lambda c, v, now: core.prompt(c, v["session"], now)
             )

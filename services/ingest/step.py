@@ -90,7 +90,9 @@ def state(session: Session, node: str) -> m.SessionState:
 class Step:
     """``durable``: the record changed and must be kept. ``visible``: the state snapshot changed."""
 
-    def __init__(self, session: Session, node: str, now: datetime, *, shown: bool = True) -> None:
+    def __init__(
+        self, session: Session, node: str, now: datetime, *, shown: bool = True, resume: bool = False
+    ) -> None:
         self.session = session
         self.r = session.record
         self.node = node
@@ -100,6 +102,7 @@ class Step:
         self.visible = False
         self.reason = ""
         self.moved = False  # the status changed: the index, too
+        self.resume = resume  # prompts that failed on a usage limit wait for its reset
         self._shown = shown  # False: the name belongs to a newer session, its snapshot is not ours
 
     def changed(self, reason: str = "") -> None:

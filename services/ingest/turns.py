@@ -7,16 +7,15 @@ that nobody prompted: it counts like any other.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from bus import messages as m
-from services.ingest import cut, delivery, questions, say, wire
+from services.ingest import cut, delivery, follow, limits, questions, say, wire
 from services.ingest.model import Cost
 from services.ingest.step import Step, short_hash
 
@@ -143,6 +142,7 @@ def on_result(step: Step, frame: wire.Result) -> None:
     total = Decimal(r.cost.total)
     r.results += 1
     _report(step, frame)
+    follow.over(step)
     step.event(
         m.ResultEvent,
         prompt_ids=[prompt.prompt_id for prompt in prompts],
@@ -160,6 +160,7 @@ def on_result(step: Step, frame: wire.Result) -> None:
         step.event(m.ErrorEvent, code=cut.text(frame.subtype, 100), message=cut.text(said, 2000))
     elif r.asks_back is not None:
         step.event(m.QuestionEvent, text=r.asks_back, options=[])
+    limits.turn_ended(step, frame, prompts)
     r.asks_back = None
     r.turns += 1
     r.turn = r.compacting = r.fresh = False
@@ -221,14 +222,12 @@ def _post_cost(
 
 # ── the cost that a resumed process starts from ──────────────────────────────────────────────────────────
 
-_SAYS = re.compile(r"(?:Estimated|Total) cost:\s*\$(\d{1,12}(?:\.\d{1,12})?)")
-
 
 def baseline_from(text: str, earlier: list[Cost]) -> Cost:
     """What ``get_session_cost`` says, made exact: it rounds to four places, but what a process starts from is
     a total that an earlier one reported. Without such a one, the rounded figure; without a figure, nothing.
     """
-    found = _SAYS.search(text)
+    found = follow.SAYS.search(text)
     if found is None:
         return Cost()
     said = Decimal(found[1])
@@ -299,12 +298,16 @@ def on_response(step: Step, frame: wire.ControlResponse) -> None:
         return
     r = step.r
     step.proved(answered.request_id)
-    step.changed()
-    ok = answered.subtype == "success"
     kind, _, value = what.partition(":")
+    step.durable = True
+    if kind != "cost":
+        step.changed()
+    ok = answered.subtype == "success"
     if kind == "initialize":
         delivery.found_open(step, frame.pending())
         delivery.initialized(step)
+    elif kind == "cost":
+        follow.told(step, frame, value)
     elif kind == "baseline":
         if not r.baseline:
             set_baseline(step, baseline_from(frame.text(), r.earlier))
@@ -323,24 +326,6 @@ def on_cancel(step: Step, frame: wire.ControlCancel) -> None:
     questions.withdraw(step, [frame.request_id], "the agent no longer asks")
 
 
-def on_limit(step: Step, frame: wire.RateLimit) -> None:
-    info = frame.rate_limit_info
-    step.r.notional = True  # only with a subscription
-    step.event(
-        m.LimitEvent,
-        status=cut.text(info.status, 100),
-        window=cut.text(info.rate_limit_type, 100),
-        utilization=info.utilization,
-        resets_at=_epoch(info.resets_at),
-    )
-
-
-def _epoch(seconds: float | None) -> datetime | None:
-    if seconds is None or not 0 < seconds < 10_000_000_000:  # the year 2286
-        return None
-    return datetime.fromtimestamp(seconds, UTC)
-
-
 HANDLERS: dict[type, Callable[[Step, Any], None]] = {
     wire.Assistant: on_assistant,
     wire.User: on_user,
@@ -350,6 +335,6 @@ HANDLERS: dict[type, Callable[[Step, Any], None]] = {
     wire.ControlResponse: on_response,
     wire.ControlCancel: on_cancel,
     wire.CommandLifecycle: delivery.on_lifecycle,
-    wire.RateLimit: on_limit,
+    wire.RateLimit: limits.on_limit,
     wire.ConversationReset: on_reset,
 }

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from bus.messages import RunningUsage
+
 # As much as the bridge carries (`bus.bridge_wire.MAX_LINE_BYTES`). The longest line that was tried with
 # Claude Code had 3.2 MB; the Messages API takes 32 MB a request, but no frame repeats a whole one.
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -77,15 +79,18 @@ class Delta(Struct, frozen=True, gc=False):
 
 class _Started(Struct, frozen=True, gc=False):
     id: str = ""
+    model: str = ""
+    usage: Raw = Raw(b"{}")
 
 
 class ApiEvent(Struct, frozen=True, gc=False):
-    """The raw event of the Messages API; ``message`` only in message_start."""
+    """The raw event of the Messages API; ``message`` only in message_start, ``usage`` in message_delta."""
 
     type: str = ""
     index: int = 0
     delta: Delta | None = None
     message: _Started | None = None
+    usage: Raw = Raw(b"{}")
 
 
 class StreamEvent(Struct, frozen=True, gc=False):
@@ -157,6 +162,44 @@ class _Usage(Struct, frozen=True):
     cache_creation: CacheCreation | None = None
 
 
+class _CallUsage(Struct, frozen=True):
+    """Of one model call; what message_delta does not repeat, message_start has said."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_creation: CacheCreation | None = None
+
+
+def usage(raw: Raw, known: RunningUsage | None = None) -> RunningUsage:
+    """The tokens of a model call, over what is ``known`` of it. A usage that is none changes nothing.
+
+    A cache write whose time is not told counts as the shorter one.
+    """
+    known = known or RunningUsage()
+    try:
+        said = _as(raw, _CallUsage)
+    except WireError:
+        return known
+    written = said.cache_creation
+    if written is None and said.cache_creation_input_tokens is not None and not known.cache_write_1h:
+        written = CacheCreation(said.cache_creation_input_tokens)
+    found = (
+        known.input if said.input_tokens is None else said.input_tokens,
+        known.output if said.output_tokens is None else said.output_tokens,
+        known.cache_read if said.cache_read_input_tokens is None else said.cache_read_input_tokens,
+        known.cache_write_5m if written is None else written.ephemeral_5m_input_tokens,
+        known.cache_write_1h if written is None else written.ephemeral_1h_input_tokens,
+    )
+    names = RunningUsage.__struct_fields__
+    return RunningUsage(**{k: min(max(v, 0), 10**12) for k, v in zip(names, found, strict=True)})
+
+
+def counts(of: RunningUsage) -> tuple[int, ...]:
+    return msgspec.structs.astuple(of)
+
+
 class Result(Struct, frozen=True):
     """A turn has ended. ``usage`` is this turn's, ``total_cost_usd`` and ``modelUsage`` count the process."""
 
@@ -170,6 +213,7 @@ class Result(Struct, frozen=True):
     total_cost_usd: Raw = Raw(b"0")
     usage: Raw = Raw(b"{}")
     modelUsage: dict[str, ModelUsage] = {}  # noqa: N815
+    api_error_status: int | None = None
     user_message_uuids: list[str] | None = None
 
     def cache_creation(self) -> CacheCreation:

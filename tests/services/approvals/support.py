@@ -105,6 +105,10 @@ class World:
         w = m.QuestionWithdrawn(approval=approval, reason="interrupted")
         return self.act(self.gate.withdrawn(fact("w", "withdrawn", w), w, self.now))
 
+    def forbid(self, approval: str = "a1") -> list[Effect]:
+        f = m.QuestionForbidden(approval=approval, reason="web has spent it all")
+        return self.act(self.gate.forbidden(fact("f", "forbidden", f), f, self.now))
+
     def apply(self, approval: str = "a1", applied: bool = True) -> list[Effect]:
         a = m.AnswerApplied(approval=approval, applied=applied)
         return self.act(self.gate.applied(fact("p", "applied", a), a, self.now))

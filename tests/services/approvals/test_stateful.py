@@ -45,7 +45,7 @@ class GateMachine(RuleBasedStateMachine):
         self.told: dict[str, m.Answer] = {}
         self.standing: dict[str, object] = {}
         for number, approval in enumerate(IDS[:4]):
-            self.ask(approval, '{"command":"make"}', ["Edit", "Bash"][number % 2], Crash.NONE)
+            self.ask(approval, '{"command":"make"}', ["Edit", "Bash"][number % 2], "", Crash.NONE)
 
     def happens(self, crash: Crash, act: Callable[[], list[Effect]]) -> list[Effect]:
         """One message. Returns its effects, none if a crash left it without any."""
@@ -99,10 +99,11 @@ class GateMachine(RuleBasedStateMachine):
         approval=st.sampled_from(IDS),
         text=st.sampled_from(['{"command":"make"}', '{ "file_path":"/work/x", "n":1e400}', '{"a":1,"a":2}']),
         tool=st.sampled_from(["Bash", "Read", "Edit"]),
+        held=st.sampled_from(["", "", "", "", "web has spent it all"]),
         crash=CRASHES,
     )
-    def ask(self, approval: str, text: str, tool: str, crash: Crash) -> None:
-        text, more = self.inputs.setdefault(approval, (text, {"tool": tool}))
+    def ask(self, approval: str, text: str, tool: str, held: str, crash: Crash) -> None:
+        text, more = self.inputs.setdefault(approval, (text, {"tool": tool, "held": held}))
         self.happens(crash, lambda: self.world.ask(approval, text, **more))
 
     @rule(approval=st.sampled_from(IDS), crash=CRASHES, seldom=st.integers(0, 5))
@@ -110,6 +111,12 @@ class GateMachine(RuleBasedStateMachine):
         if seldom:
             return  # it ends an approval, and others want to
         self.happens(crash, lambda: self.world.withdraw(approval))
+
+    @rule(approval=st.sampled_from(IDS), crash=CRASHES, seldom=st.integers(0, 5))
+    def forbid(self, approval: str, crash: Crash, seldom: int) -> None:
+        if seldom:
+            return
+        self.happens(crash, lambda: self.world.forbid(approval))
 
     @rule(approval=st.sampled_from(IDS), applied=st.booleans(), crash=CRASHES)
     def apply(self, approval: str, applied: bool, crash: Crash) -> None:

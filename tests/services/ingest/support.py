@@ -131,6 +131,7 @@ class Play:
             "started": core.started,
             "exited": core.exited,
             "answer": core.answered,
+            "hold": core.held,
         }
         return self.act(handler[kind](fact, data, self.now))  # type: ignore[operator]  # by its own type
 

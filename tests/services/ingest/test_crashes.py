@@ -14,12 +14,14 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bus import bridge_wire as bw
 from bus import messages as m
+from bus.errors import RefusedError
 from services.ingest.model import AskController, SendBye, SendHello, SendLine
 from services.ingest.states import Status
 from tests.services.ingest.support import INIT, TOKEN, Play, can_use, created, frame, result, tool_result
@@ -143,8 +145,8 @@ class Crashes(RuleBasedStateMachine):
                     approval=fact.approval,
                     process=fact.process,
                     request_id=fact.request_id,
-                    decision="approved",
-                    message="",
+                    decision="denied" if fact.held else "approved",
+                    message=fact.held,
                     input_json=fact.input_json,
                     interrupt=False,
                 )
@@ -207,11 +209,23 @@ class Crashes(RuleBasedStateMachine):
 
     @rule()
     def prompt(self) -> None:
-        if self.prompts < 6:
+        if self.play.record.held is not None:
+            with pytest.raises(RefusedError, match="spent"):
+                self.play.act(self.play.core.prompt(m.Prompt(text="never"), "one", self.play.now))
+        elif self.prompts < 6:
             self.prompts += 1
             command = m.Prompt(id=f"p{self.prompts}", text=f"prompt {self.prompts}")
             self.play.act(self.play.core.prompt(command, "one", self.play.now))
             self.hear()
+
+    @rule(held=st.booleans())
+    def hold(self, held: bool) -> None:
+        """The ledger's word: afterwards no turn runs on, and none begins."""
+        self.play.fact(m.BudgetHold(session="one", held=held, scope="session", message="spent"))
+        self.hear()
+        if held and self.agent.alive:
+            self.drain()
+            assert not self.agent.turn
 
     @rule()
     def answer(self) -> None:
@@ -290,6 +304,7 @@ class Crashes(RuleBasedStateMachine):
 
     def finish(self) -> None:
         """The world gets well: in the end everything has happened, once."""
+        self.hold(False)
         if not self.agent.alive:
             self.bring_back()
         for _ in range(60):

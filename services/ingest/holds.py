@@ -1,0 +1,71 @@
+"""A session that its budget holds: nothing new goes to the agent, and what runs is stopped.
+
+The ledger decides that a session is held, and when it is released; both come as facts, once and in order.
+While it is held:
+
+- prompts are refused (`refusal`), and those that were accepted before wait (`delivery.pump`);
+- every open question is denied by the gate, and so is every question that the agent asks until it has
+  stopped (`questions.ask`): the facts for the gate leave in the order in which it happened;
+- the turn is interrupted, and so is each turn that begins nevertheless: one of a prompt that the agent had in
+  its own queue, or of a background agent's end (`enforce`).
+
+Nothing here is a clock's: a budget that a day's end renews is released by the ledger.
+"""
+
+from __future__ import annotations
+
+from bus import messages as m
+from bus.errors import RefusedError
+from services.ingest import say
+from services.ingest.model import Held, Record
+from services.ingest.step import Step
+
+CONTROLLED = ("managed", "sdk-url")  # agents that take control requests
+
+
+def hold(step: Step, told: m.BudgetHold) -> None:
+    """The ledger holds the session, or releases it."""
+    r = step.r
+    r.held = Held(told.message, told.until) if told.held else None
+    r.stopped = ""
+    if r.held is not None:
+        for question in r.questions.values():
+            if question.answered is None:
+                data = m.QuestionForbidden(approval=question.approval, reason=r.held.message)
+                step.post("approvals", "forbidden", f"forbidden-{question.approval}", data)
+    refresh(step)
+    step.changed("a budget is exhausted" if told.held else "the budget has room again")
+
+
+def refresh(step: Step) -> None:
+    """Read ``blocked`` off the record; another's cause is left alone."""
+    r = step.r
+    blocked: m.Blocked | None = None
+    if r.held is not None:
+        blocked = m.Blocked(by="budget", until=r.held.until)
+    elif r.waits is not None:
+        blocked = m.Blocked(by="limit", until=r.waits.until)
+    elif r.blocked is not None and r.blocked.by not in ("budget", "limit"):
+        return
+    if blocked != r.blocked:
+        r.blocked = blocked
+        step.changed()
+
+
+def refusal(r: Record) -> RefusedError | None:
+    """Why a prompt is refused now, with what to do about it."""
+    if r.held is None:
+        return None
+    until = None if r.held.until is None else r.held.until.isoformat().replace("+00:00", "Z")
+    return RefusedError("budget_exhausted", r.held.message, {"until": until})
+
+
+def enforce(step: Step, *, again: bool = False) -> None:
+    """Interrupt the running turn of a held session: once, and ``again`` if it goes on all the same."""
+    r = step.r
+    if r.held is None or not (r.turn and r.alive and r.living) or r.kind not in CONTROLLED:
+        return
+    turn = f"{r.process}/{r.results}"
+    if r.stopped != turn or (again and "interrupt" not in r.requests.values()):
+        r.stopped = turn
+        step.request("interrupt", say.interrupt)
