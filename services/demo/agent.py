@@ -19,8 +19,9 @@ It is one long file because it is one program that has to start from one file, w
 
 Environment: `CLAUDE_CONFIG_DIR` (default `~/.claude`) holds the transcripts; `POINTSMAN_SCRIPTED_VERSION`
 is the version to report; `POINTSMAN_SCRIPTED_RECORD` names a file to which it appends its own record, one
-JSON line each, for an observer that wants to know what really happened: `{"at", "pid", "session_id",
-"kind", …}`, kind being `start`, `prompt`, `question`, `answer`, `tool`, `bill` (with `cost_picodollars`) or
+JSON line each, for an observer that wants to know what really happened: `{"at", "pid", "session",
+"session_id", "kind", …}` (`session` is Pointsman's name for it), kind being `start`, `prompt`, `question`,
+`answer`, `repeated` (an answer to what is not open), `cancelled`, `tool`, `bill` (with `cost_picodollars`) or
 `exit`.
 """
 
@@ -303,6 +304,7 @@ class Agent:
             return False
         for request_id in list(self.open):
             del self.open[request_id]
+            self.record("cancelled", request_id=request_id)
             self.out({"type": "control_cancel_request", "request_id": request_id})
         self.kill_child()
         if self.child is not None:
@@ -318,6 +320,7 @@ class Agent:
         """Nobody will answer any more: every open question has failed."""
         for request_id in list(self.open):
             del self.open[request_id]
+            self.record("cancelled", request_id=request_id)
             self.answers[request_id] = {"subtype": "error", "error": error}
 
     # --- frames -----------------------------------------------------------------------------------
@@ -381,7 +384,9 @@ class Agent:
     def take_answer(self, response: Frame) -> None:
         request_id = str(response.get("request_id"))
         request = self.open.pop(request_id, None)
-        if request is not None:  # else late, double, or to something that we never asked
+        if request is None:  # late, double, or to something that we never asked
+            self.record("repeated", request_id=request_id, response=response.get("response"))
+        else:
             self.answers[request_id] = response
             self.record(
                 "answer",
@@ -528,6 +533,7 @@ class Agent:
         answer = yield ("answer", request_id, timeout_s)
         if answer is None:
             self.open.pop(request_id, None)
+            self.record("cancelled", request_id=request_id)
             self.out({"type": "control_cancel_request", "request_id": request_id})
             return {"subtype": "timeout"}
         return answer
@@ -1197,6 +1203,7 @@ class Agent:
                 {
                     "at": time.time(),
                     "pid": os.getpid(),
+                    "session": os.environ.get("POINTSMAN_SESSION"),
                     "session_id": self.session_id,
                     "kind": kind,
                     **fields,

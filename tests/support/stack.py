@@ -78,6 +78,11 @@ class Recorder:
             if payload and mqtt.topic_matches_sub(topic, path)
         ]
 
+    def topics(self) -> list[str]:
+        """Every topic seen, below the node."""
+        with self._lock:
+            return list(dict.fromkeys(path for path, _, _ in self.messages))
+
     def last(self, topic: str) -> dict[str, Any] | None:
         found = self.all(topic)
         return found[-1] if found else None

@@ -1,0 +1,98 @@
+"""What is known when the run is over: the agents' record, what users were promised, what services say.
+
+Only the last comes from the services, and it is only ever held against the first two.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+MARK = re.compile(r"\bP(\d+)\b")
+"""Every prompt carries a number of its own; what its tools leave on the disk carries it too."""
+
+
+@dataclass(slots=True)
+class Promise:
+    """A prompt that a user sent. ``accepted`` None: the command was never answered."""
+
+    number: int
+    session: str
+    text: str
+    accepted: bool | None
+    code: str | None = None
+
+
+@dataclass(slots=True)
+class Process:
+    """One agent process, by its own record. ``killed``: it is among those that we killed."""
+
+    pid: int
+    session: str
+    conversation: str
+    rows: list[Row] = field(default_factory=list)
+    killed: bool = False
+
+    def of(self, kind: str) -> list[Row]:
+        return [row for row in self.rows if row["kind"] == kind]
+
+
+@dataclass(slots=True)
+class Evidence:
+    """All of it. Money is in 10⁻¹² dollars."""
+
+    processes: list[Process]
+    promises: list[Promise]
+    effects: dict[str, int]  # mark of a tool call, like "P17.1" → how often its command ran
+    interrupted: set[str] = field(default_factory=set)  # sessions that a user interrupted
+    outcomes: dict[str, list[Row]] = field(default_factory=dict)  # approval → outcomes seen on the bus
+    audit: list[Row] = field(default_factory=list)
+    audit_holds: bool = True
+    spent: int | None = None  # the ledger's total
+    transcribed: set[str] = field(default_factory=set)  # message ids in the transcripts
+    snapshots: dict[str, Row] = field(default_factory=dict)  # retained topics below the node
+    stores: dict[str, Row] = field(default_factory=dict)  # what the stores say under the same topics
+    refused: list[str] = field(default_factory=list)  # facts that their owner refused
+    left_over: list[str] = field(default_factory=list)  # processes, sockets, windows, files at the end
+
+
+def processes(record: Path, killed: Iterable[int]) -> list[Process]:
+    """The agents' record, process by process. A line cut short by its writer's death is left out."""
+    found: list[Process] = []
+    present: dict[int, Process] = {}  # a number may be given out again
+    dead = set(killed)
+    for line in record.read_bytes().splitlines() if record.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        pid = row["pid"]
+        if row["kind"] == "start" or pid not in present:
+            present[pid] = Process(pid, row["session"] or "", row["session_id"], killed=pid in dead)
+            found.append(present[pid])
+        present[pid].rows.append(row)
+    return found
+
+
+def effects(folder: Path) -> dict[str, int]:
+    """How often each marked command ran: it appends a line to a file of its own."""
+    return {path.name: len(path.read_bytes().splitlines()) for path in folder.iterdir()}
+
+
+def message_ids(projects: Path) -> set[str]:
+    """Of the model's answers that stand in the transcripts."""
+    found = set()
+    for path in projects.rglob("*.jsonl"):
+        for line in path.read_bytes().splitlines():
+            if b'"assistant"' in line:
+                try:
+                    found.add(json.loads(line)["message"]["id"])
+                except (ValueError, KeyError):
+                    continue
+    return found

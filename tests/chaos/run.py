@@ -1,0 +1,316 @@
+"""One run: the stack, its users, the attacks, the rest at the end, and the verdict."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import shlex
+import shutil
+import sqlite3
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.chaos import attacks, evidence, invariants
+from tests.chaos.client import Client
+from tests.chaos.drivers import (
+    Approver,
+    Clock,
+    Driver,
+    Interrupter,
+    Prompter,
+    Treasurer,
+)
+from tests.support.stack import ROOT, Stack
+
+REST_S = 6.0  # nothing has happened for so long: facts are sent again after 5
+SETTLE_S = 180.0  # how long that may take after the last attack
+SILENT_S = 35.0  # how long ingest waits for a sign of a prompt before it counts it as dropped, and a bit
+STORES = ("ingest", "approvals", "ledger", "tmux")
+
+
+@dataclass(slots=True)
+class Settings:
+    """``seconds`` of attacks; ``pause_s`` is the mean between two."""
+
+    seed: int = 1
+    seconds: float = 60.0
+    broker: str = "mosquitto"
+    sessions: int = 4
+    pause_s: float = 0.7
+    without: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run has shown."""
+
+    settings: Settings
+    violations: list[str]
+    excused: Counter[str]
+    attacks: Counter[str]
+    said: Counter[str]
+    sizes: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def kills(self) -> int:
+        return sum(count for what, count in self.attacks.items() if what.endswith(" kill"))
+
+    def text(self) -> str:
+        lines = [
+            f"seed {self.settings.seed}, {self.settings.seconds:g} s on {self.settings.broker}: "
+            f"{self.kills} kills, {sum(self.attacks.values())} attacks, {len(self.violations)} violations"
+        ]
+        for title, rows in (
+            ("attacks", self.attacks),
+            ("evidence", self.sizes),
+            ("commands and their answers", self.said),
+            ("exceptions that the docs list", self.excused),
+        ):
+            lines.append(f"  {title}: " + ", ".join(f"{name} {n}" for name, n in sorted(rows.items())))
+        return "\n".join([*lines, *(f"  VIOLATION {v}" for v in self.violations), *self.notes])
+
+
+class Run:
+    """A context: the stack stands while it is open. ``folder`` is the run's own, and stays."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.record = folder / "agents.jsonl"
+        self.effects = folder / "effects"
+        self.transcripts = folder / "claude"
+        for path in (self.effects, folder / "work"):
+            path.mkdir(parents=True)
+        self.sessions = [f"s{number}" for number in range(1, settings.sessions + 1)]
+        self.stack = Stack(
+            folder / "h",
+            {
+                "PATH": os.environ["PATH"],
+                "HOME": str(folder),
+                "LANG": "C.UTF-8",
+                "CLAUDE_CONFIG_DIR": str(self.transcripts),
+                "POINTSMAN_SCRIPTED_RECORD": str(self.record),
+            },
+            POINTSMAN_BUS_BROKER=settings.broker,
+            POINTSMAN_AGENT_CLAUDE=str(self._agent()),
+            POINTSMAN_APPROVALS_TIMEOUT_S="5",
+            POINTSMAN_WATCHDOG_MAX_SESSIONS="100",
+            POINTSMAN_LEDGER_DEFAULT_BUDGET_USD="1000000",
+        )
+        self._attacker: attacks.Attacker | None = None
+        self._notes: list[str] = []
+
+    def _agent(self) -> Path:
+        program = self.folder / "scripted-claude"
+        script = ROOT / "services" / "demo" / "agent.py"
+        program.write_text(
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(str(script))} "$@"\n'
+        )
+        program.chmod(0o755)
+        return program
+
+    def run(self) -> Report:
+        """Everything, from the start to the verdict."""
+        with self.stack, ExitStack() as clients:
+            bus = self.stack.bus()
+            for name in self.sessions:
+                (self.folder / "work" / name).mkdir()
+                self.stack.pointsman("new", name, "--cwd", str(self.folder / "work" / name))
+            drivers = self._drivers(bus)
+            for driver in drivers:
+                driver.client.start()
+                clients.callback(driver.client.close)
+            recorder = clients.enter_context(self.stack.recorder())
+            self._attack(drivers)
+            found = self._collect(drivers, recorder.all("approvals/+/outcome"))
+            self.stack.pointsman("end", "--all")
+            self._gone(found)
+        violations, excused = invariants.check(found)
+        return Report(
+            self.settings,
+            violations,
+            excused,
+            Counter(f"{blow.target} {blow.action}" for blow in self._blows),
+            sum((driver.said for driver in drivers), Counter()),
+            {
+                "agent processes": len(found.processes),
+                "prompts": len(found.promises),
+                "questions": sum(len(process.of("question")) for process in found.processes),
+                "tools that ran": sum(row["ran"] for p in found.processes for row in p.of("tool")),
+                "bills": sum(len(process.of("bill")) for process in found.processes),
+                "outcomes": len(found.outcomes),
+                "audit rows": len(found.audit),
+            },
+            self._notes,
+        )
+
+    @property
+    def _blows(self) -> list[attacks.Blow]:
+        return self._attacker.blows if self._attacker else []
+
+    def _drivers(self, bus: dict[str, Any]) -> list[Driver]:
+        numbers = itertools.count(1)
+        seeds = random.Random(self.settings.seed)
+
+        def chance() -> random.Random:
+            return random.Random(seeds.random())
+
+        user = str(bus["username"])
+        return [
+            *(
+                Prompter(Client(bus, f"prompter-{name}"), chance(), name, numbers, str(self.effects))
+                for name in self.sessions
+            ),
+            *(Approver(Client(bus, f"approver-{number}"), chance(), user) for number in (1, 2)),
+            Interrupter(Client(bus, "interrupter"), chance(), self.sessions),
+            # Sleeper(Client(bus, "sleeper"), chance(), self.sessions),
+            Treasurer(Client(bus, "treasurer"), chance(), self.sessions),
+        ]
+
+    def _attack(self, drivers: list[Driver]) -> None:
+        ended, calm, over = threading.Event(), threading.Event(), threading.Event()
+        chance = random.Random(self.settings.seed)
+        following = attacks.plan(self.settings.seed, self.settings.pause_s, without=self.settings.without)
+        self._attacker = attacks.Attacker(self.stack, following, chance)
+        threads = [threading.Thread(target=driver.run, args=(ended, calm)) for driver in drivers]
+        attacker = threading.Thread(target=self._attacker.run, args=(over,))
+        for thread in (*threads, attacker):
+            thread.start()
+        try:
+            over.wait(self.settings.seconds)
+            over.set()
+            attacker.join()
+            calm.set()
+            self._settle(drivers, threads)
+        finally:
+            for event in (over, calm, ended):
+                event.set()
+            for thread in threads:
+                thread.join()
+
+    def _settle(self, drivers: list[Driver], threads: list[threading.Thread]) -> None:
+        """Wait until every command is answered and nothing has moved for a while."""
+        clock, last, end = Clock(), b"", time.monotonic() + SETTLE_S
+        busy = [t for t, d in zip(threads, drivers, strict=True) if not isinstance(d, Approver)]
+        while time.monotonic() < end:
+            present = self._pulse()
+            at_rest = present == last and b"busy" not in present and not any(t.is_alive() for t in busy)
+            last = present
+            if clock.has_been(at_rest) >= REST_S:
+                return
+            time.sleep(0.5)
+        self._notes.append(f"  NOTE: not at rest within {SETTLE_S:g} s: {last.decode()}")
+
+    def _pulse(self) -> bytes:
+        """Something that changes while anything happens, and says "busy" while anything waits."""
+        size = self.record.stat().st_size if self.record.exists() else 0
+        parts = [str(size)]
+        for name, query in (
+            ("ingest", "SELECT count(*) FROM prompts"),
+            ("ingest", "SELECT count(*) FROM outbox"),
+            ("approvals", "SELECT count(*) FROM approvals WHERE state = 'pending'"),
+            ("approvals", "SELECT count(*) FROM outbox"),
+            ("tmux", "SELECT count(*) FROM outbox"),
+            ("ledger", "SELECT count(*) FROM inbox"),
+        ):
+            count = self._ask(name, query)[0][0]
+            waits = count and "inbox" not in query
+            parts.append(f"{name} {query.rsplit(maxsplit=1)[-1]} {'busy ' if waits else ''}{count}")
+        return "; ".join(parts).encode()
+
+    def _ask(self, store: str, query: str) -> list[Any]:
+        """Read a service's database without touching it."""
+        path = self.stack.home / f"{store}.sqlite"
+        for _ in range(50):
+            with (
+                suppress(sqlite3.OperationalError),
+                closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db,
+            ):
+                return db.execute(query).fetchall()
+            time.sleep(0.1)
+        raise AssertionError(f"{path} cannot be read")
+
+    def _collect(self, drivers: list[Driver], outcomes: list[dict[str, Any]]) -> evidence.Evidence:
+        by_approval: dict[str, list[dict[str, Any]]] = {}
+        for outcome in outcomes:
+            by_approval.setdefault(outcome["id"], []).append(outcome)
+        killed = [
+            blow.pid for blow in self._blows if blow.target in ("agent", "keeper") and blow.action == "kill"
+        ]
+        rows = self._ask("approvals", "SELECT action, approval, data FROM audit ORDER BY n")
+        with self._retained() as snapshots:
+            cost = self.stack.pointsman("cost")
+            return evidence.Evidence(
+                processes=evidence.processes(self.record, killed),
+                promises=[p for d in drivers if isinstance(d, Prompter) for p in d.promises],
+                effects=evidence.effects(self.effects),
+                interrupted={s for d in drivers if isinstance(d, Interrupter) for s in d.interrupted},
+                outcomes=by_approval,
+                audit=[{"action": a, "approval": i, "data": json.loads(data)} for a, i, data in rows],
+                audit_holds=self.stack.run("audit", "verify").returncode == 0,
+                spent=round(cost["total"]["spent_usd"] * 10**12),
+                transcribed=evidence.message_ids(self.transcripts),
+                snapshots=snapshots,
+                stores=self._stores(),
+                refused=[
+                    f"{store}: {row}"
+                    for store in STORES
+                    for row in self._ask(store, "SELECT owner, id, code, message FROM refused")
+                ],
+            )
+
+    def _stores(self) -> dict[str, dict[str, Any]]:
+        pending = self._ask("approvals", "SELECT count(*) FROM approvals WHERE state = 'pending'")[0][0]
+        found: dict[str, dict[str, Any]] = {"approvals/pending": {"count": pending}}
+        for (data,) in self._ask("ingest", "SELECT data FROM sessions"):
+            record = json.loads(data)
+            found[f"sessions/{record['session']}/state"] = {"uid": record["uid"], "turns": record["turns"]}
+        return found
+
+    @contextmanager
+    def _retained(self) -> Iterator[dict[str, dict[str, Any]]]:
+        """What a newcomer is told."""
+        found: dict[str, dict[str, Any]] = {}
+        with self.stack.recorder() as recorder:
+            time.sleep(1.5)  # noqa: ASYNC251, RUF100 - how long retained messages take has no sign of its end
+            for topic in recorder.topics():
+                if topic.startswith("services/"):
+                    continue  # plain text, and no part of the promise
+                last = recorder.last(topic)
+                if last is not None:
+                    found[topic] = last
+            yield found
+
+    def _gone(self, found: evidence.Evidence) -> None:
+        """After the end of all sessions and Ctrl-C nothing of ours may be left."""
+        deadline = time.monotonic() + 30
+        own = {os.getpid()}
+        while time.monotonic() < deadline and any((self.stack.home / "sessions").iterdir()):
+            time.sleep(0.2)
+        self.stack.stop()
+        while time.monotonic() < deadline and [p for p in self.stack.processes() if p.pid not in own]:
+            time.sleep(0.2)
+        for process in self.stack.processes():
+            with suppress(Exception):  # it may be gone while we look
+                found.left_over.append(f"process {process.pid} {' '.join(process.cmdline())}")
+        found.left_over += [f"socket {path}" for path in self.stack.sockets()]
+        found.left_over += [f"directory {path}" for path in (self.stack.home / "sessions").iterdir()]
+
+
+def run(folder: Path, settings: Settings) -> Report:
+    """One run in ``folder``, which is made; it is removed again when nothing was violated."""
+    folder.mkdir(parents=True)
+    report = Run(folder, settings).run()
+    if not report.violations:
+        shutil.rmtree(folder, ignore_errors=True)
+    return report
