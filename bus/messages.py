@@ -864,9 +864,37 @@ class SpawnAgent(Command, frozen=True, kw_only=True):
 
 
 class EndAgent(Command, frozen=True, kw_only=True):
-    """tmux → ingest: ask the agent of session ``uid`` to end in good order; answered when it was asked."""
+    """tmux → ingest: ask the agent of session ``uid`` to end in good order; answered when it was asked.
+
+    ``process`` 0: the session ends with it; else only that agent process is to end, and the session sleeps.
+    """
 
     reason: str | None = None
+    process: int = 0
+
+
+class StopAgent(Command, frozen=True, kw_only=True):
+    """ingest → tmux: end agent process ``process`` of session ``uid``, and keep the session: it hibernates.
+
+    ``force``: without asking the agent first (memory is short, or it is in mid turn).
+    """
+
+    process: int
+    force: bool = False
+    reason: str | None = None
+
+
+class EvictAgent(Command, frozen=True, kw_only=True):
+    """watchdog → ingest: memory is short; hibernate session ``uid`` whatever it does, pinned or not."""
+
+    reason: str
+
+
+class Admit(Command, frozen=True, kw_only=True):
+    """tmux, ingest → watchdog: may an agent be started? Refused with ``breaker_open`` and ``retry_at``."""
+
+    session: str
+    what: Literal["create", "wake"]
 
 
 FACT_TYPES: dict[str, type[Payload]] = {

@@ -240,6 +240,13 @@ ACKS = _event(
     "acks/{owner}/{producer}", m.Ack, "services", "The owner has kept these facts.", readers=SERVICES
 )
 SPAWN_AGENT = _command("internal/tmux/spawn", m.SpawnAgent, "tmux", "Start the next agent.", writers=SERVICES)
+STOP_AGENT = _command(
+    "internal/tmux/stop", m.StopAgent, "tmux", "End the agent, keep the session.", writers=SERVICES
+)
+ADMIT = _command("internal/watchdog/admit", m.Admit, "watchdog", "May an agent be started?", writers=SERVICES)
+EVICT_AGENT = _command(
+    "internal/ingest/evict", m.EvictAgent, "ingest", "Memory is short: put it to sleep.", writers=SERVICES
+)
 END_AGENT = _command("internal/ingest/end", m.EndAgent, "ingest", "Let the agent end.", writers=SERVICES)
 
 TABLE: tuple[Topic, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Topic))

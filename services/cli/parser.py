@@ -28,6 +28,7 @@ Pointsman supervises Claude Code sessions over MQTT.
   pointsman send NAME "…"           say something to an agent
   pointsman attach NAME             see its window
   pointsman cost                    what it cost
+  pointsman hibernate | wake NAME   let its agent end, and come back with its conversation
   pointsman end NAME                end it
 
   pointsman health                  is everything running?
@@ -125,6 +126,14 @@ def _sessions(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     stop = _verb(verbs, "interrupt", sessions.interrupt, "Stop what an agent is doing now.")
     _session(stop)
     stop.add_argument("--reason", metavar="TEXT")
+
+    rest = _verb(verbs, "hibernate", sessions.hibernate, "Put an idle session to sleep: its agent ends.")
+    _session(rest)
+    rest.add_argument("--reason", metavar="TEXT")
+
+    wake = _verb(verbs, "wake", sessions.wake, "Wake a sleeping session with its conversation.")
+    _session(wake)
+    wake.add_argument("--reason", metavar="TEXT")
 
     end = _verb(verbs, "end", sessions.end, "End a session, or all.")
     _session(end, optional=True)

@@ -1,4 +1,4 @@
-"""Verbs about sessions: new, ls, send, interrupt, end, attach, history."""
+"""Verbs about sessions: new, ls, send, interrupt, hibernate, wake, end, attach, history."""
 
 from __future__ import annotations
 
@@ -97,6 +97,20 @@ async def send(world: World, args: Namespace) -> int:
 async def interrupt(world: World, args: Namespace) -> int:
     result = await _ask_session(world, args.name, t.SESSION_INTERRUPT, m.SessionCommand(reason=args.reason))
     say_json(result) if world.json else say("Interrupted.")
+    return 0
+
+
+async def hibernate(world: World, args: Namespace) -> int:
+    command = m.SessionCommand(reason=args.reason)
+    result = await _ask_session(world, args.name, t.SESSION_HIBERNATE, command)
+    name = one_line(args.name)
+    say_json(result) if world.json else say(f"Session {name} goes to sleep; the next prompt wakes it.")
+    return 0
+
+
+async def wake(world: World, args: Namespace) -> int:
+    result = await _ask_session(world, args.name, t.SESSION_WAKE, m.SessionCommand(reason=args.reason))
+    say_json(result) if world.json else say(f"Session {one_line(args.name)} wakes with its conversation.")
     return 0
 
 

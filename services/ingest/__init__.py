@@ -4,7 +4,7 @@ Agents reach it over a WebSocket (`server`): through a bridge, which carries the
 over stdio, or by themselves (`--sdk-url`). What they say becomes the session's state, events, questions and
 costs; what users and the gate say goes back to them.
 
-In: `sessions/<s>/{prompt,interrupt,set,history,remove,hibernate,wake}`, `internal/ingest/end`; facts
+In: `sessions/<s>/{prompt,interrupt,set,history,remove,hibernate,wake}`, `internal/ingest/{end,evict}`; facts
 `created`, `started`, `exited` (tmux controller), `answer` (gate).
 
 Out: `sessions/index`, `sessions/<s>/state`, `sessions/<s>/events/<type>`; facts `question`, `withdrawn`,

@@ -8,9 +8,10 @@ from bus import bridge_wire as bw
 from bus import messages as m
 from bus.effects import Effect, ReplyTo
 from bus.errors import RefusedError
-from services.ingest import delivery, holds, say
+from services.ingest import delivery, holds, rest, say
 from services.ingest.model import Record
 from services.ingest.registry import Registry
+from services.ingest.states import Status
 
 MAX_PROMPT = 400_000  # characters; a line to the agent has at most `bridge_wire.MAX_INPUT_LINE_BYTES`
 RANK = m.PERMISSION_MODE_RANK
@@ -61,23 +62,48 @@ class Commands(Registry):
         if mode is not None and RANK[mode] > RANK[self._settings.max_permission_mode]:
             limit = self._settings.max_permission_mode
             raise RefusedError("not_allowed", f"at most {limit} (approvals.max_permission_mode), not {mode}")
-        if command.model is not None or mode is not None:
+        asleep = r.rest is not None  # then it is told when it wakes
+        if (command.model is not None or mode is not None) and not asleep:
             self._controllable(name, command.uid)
         step = self._step(session, now)
         if command.model is not None:
             r.wanted_model = command.model
-            step.request(f"model:{command.model}", say.set_model, command.model)
+            if not asleep:
+                step.request(f"model:{command.model}", say.set_model, command.model)
         if mode is not None:
             r.wanted_mode = mode
-            step.request(f"mode:{mode}", say.set_permission_mode, mode)
+            if not asleep:
+                step.request(f"mode:{mode}", say.set_permission_mode, mode)
         r.title = command.title if command.title is not None else r.title
         r.pinned = command.pinned if command.pinned is not None else r.pinned
         step.changed()
         return [*self._close(step), ReplyTo(command.id)]
 
-    def sleep_or_wake(self, command: m.SessionCommand, name: str, now: datetime) -> list[Effect]:
-        self._living(name, command.uid)
-        raise RefusedError("unavailable", "this version does not hibernate sessions yet")
+    def hibernate(self, command: m.SessionCommand, name: str, now: datetime) -> list[Effect]:
+        session = self._living(name, command.uid)
+        rest.check_idle(session)
+        step = self._step(session, now)
+        if session.record.rest is None:
+            rest.hibernate(step, command.reason or "put to sleep")
+        return [*self._close(step), ReplyTo(command.id, {"status": session.record.status})]
+
+    def wake(self, command: m.SessionCommand, name: str, now: datetime) -> list[Effect]:
+        """Answered when the watchdog has admitted it and an agent is being started; awake ones at once."""
+        session = self._living(name, command.uid)
+        step = self._step(session, now)
+        if session.record.rest is None:
+            return [ReplyTo(command.id, {"status": session.record.status})]
+        rest.want_awake(step, command.id)
+        return self._close(step)
+
+    def evict(self, command: m.EvictAgent, now: datetime) -> list[Effect]:
+        """The watchdog needs the memory of this one's agent, whatever it does."""
+        session = self._of(command.uid)
+        if not session.record.living or not session.record.alive:
+            raise RefusedError("unavailable", "it has no agent")
+        step = self._step(session, now)
+        rest.hibernate(step, command.reason, force=True)
+        return [*self._close(step), ReplyTo(command.id)]
 
     def remove(self, command: m.SessionCommand, name: str, now: datetime) -> list[Effect]:
         session = self.named(name, command.uid)
@@ -91,8 +117,11 @@ class Commands(Registry):
         r = session.record
         step = self._step(session, now)
         reachable = r.living and r.alive and session.link is not None
-        r.ending = True
-        if r.living and r.alive:
+        if command.process:  # it is to sleep, or was when this was asked
+            wanted = r.rest is Status.HIBERNATING and command.process == r.process
+        else:
+            wanted = r.ending = True
+        if wanted and r.living and r.alive:
             if r.turn:
                 step.request("interrupt", say.interrupt)
             step.request("end", say.end_session)

@@ -15,7 +15,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect
 from bus.errors import RefusedError
-from services.ingest import delivery, follow, holds, life, limits, questions, turns
+from services.ingest import delivery, follow, holds, life, limits, questions, rest, turns
 from services.ingest.commands import Commands
 from services.ingest.links import Links
 from services.ingest.model import Record, Session
@@ -88,13 +88,13 @@ class Sessions(Commands, Links):
         return self._close(step)
 
     def controller_answered(
-        self, uid: str, ask_id: str, ok: bool, message: str, now: datetime
+        self, uid: str, ask_id: str, error: RefusedError | None, now: datetime
     ) -> list[Effect]:
         session = self._by_uid.get(uid)
         if session is None:
             return []
         step = self._step(session, now)
-        life.answered(step, ask_id, ok, message)
+        life.answered(step, ask_id, error)
         return self._close(step)
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -138,6 +138,8 @@ class Sessions(Commands, Links):
             turns.set_baseline(step)
         elif what == "exit" and r.exit is not None:
             life.gone(step)
+        elif what == "wake":
+            rest.try_again(step)
         elif what == "silent" and session.prompts and delivery.drop_silent(step):
             self._set(r, "silent", now + timedelta(seconds=delivery.SILENT_S))
         return self._close(step)

@@ -14,7 +14,7 @@ import uuid as uuids
 from datetime import timedelta
 
 from bus import messages as m
-from services.ingest import questions, say, wire
+from services.ingest import questions, rest, say, wire
 from services.ingest.model import Prompt, Record, SendHello, SendLine
 from services.ingest.step import Step
 
@@ -47,6 +47,7 @@ def initialized(step: Step) -> None:
     """The agent answered ``initialize`` (or never will): prompts may go as soon as the baseline is known."""
     if not step.r.initialized:
         step.r.initialized = True
+        rest.awake(step)
         step.changed("the agent is there")
     pump(step)
 
@@ -120,7 +121,7 @@ def pump(step: Step) -> None:
     """Write what waits, if the agent listens. During a turn as well: the agent takes it up in that turn."""
     r, link = step.r, step.session.link
     listens = r.living and r.alive and r.initialized and r.baseline and not r.ending and r.blocked is None
-    if not listens or link is None or not link.greeted:
+    if not listens or r.rest is not None or link is None or not link.greeted:
         return
     for prompt in list(step.session.prompts.values()):
         if prompt.process != r.process:

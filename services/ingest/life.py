@@ -10,8 +10,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from bus import messages as m
-from services.ingest import delivery, follow, questions, say
-from services.ingest.model import Ask, AskController, Close, Cost, DropSeen, Exit
+from bus.errors import RefusedError
+from services.ingest import delivery, follow, questions, rest, say
+from services.ingest.model import Ask, Close, Cost, DropSeen, Exit
 from services.ingest.step import Step
 from services.ingest.turns import RECENT_COSTS
 
@@ -93,34 +94,38 @@ def gone(step: Step) -> None:
     if exit_.final:
         end(step, "failed" if exit_.failed else "ended", exit_.exit_code, exit_.reason)
         return
+    if rest.asleep(step):
+        return
     r.deaths = [at for at in r.deaths if step.now - at < timedelta(seconds=DEATHS_S)] + [step.now]
     if len(r.deaths) > DEATHS:
         reason = f"the agent died {len(r.deaths)} times in {DEATHS_S:.0f} s, last: {exit_.reason}"
         end(step, "failed", exit_.exit_code, reason)
-        _ask(step, Ask(f"end-{r.uid}", 0, None, reason[:500]))
+        rest.ask(step, Ask(f"end-{r.uid}", 0, None, reason[:500]))
         return
     process = max(exit_.process, r.process) + 1
-    _ask(step, Ask(f"spawn-{r.uid}-{process}", process, r.conversation))
+    rest.ask(step, Ask(f"spawn-{r.uid}-{process}", process, r.conversation))
     step.changed(f"the agent is gone: {exit_.reason}")
 
 
-def _ask(step: Step, ask: Ask) -> None:
-    r = step.r
-    r.ask = ask
-    step.effects.append(AskController(r.uid, r.session, ask))
-    step.changed()
-
-
-def answered(step: Step, ask_id: str, ok: bool, message: str) -> None:
-    """The controller answered our request: a process comes (its fact will say so), or never will."""
+def answered(step: Step, ask_id: str, error: RefusedError | None) -> None:
+    """The controller answered our request: a process comes (its fact will say so), or goes, or neither."""
     r = step.r
     if r.ask is None or r.ask.id != ask_id:
         return
-    spawn = r.ask.process > 0
+    ask = r.ask
     r.ask = None
     step.durable = True
-    if spawn and not ok and r.living:
-        end(step, "failed", None, f"the agent could not be started again: {message}")
+    if not r.living or ask.process == 0:
+        return
+    if ask.stop:
+        if error is not None:
+            rest.called_off(step, error)
+    elif error is None:
+        rest.admitted(step)
+    elif ask.admit and error.code in rest.LATER:
+        rest.refused(step, error)
+    else:
+        end(step, "failed", None, f"the agent could not be started again: {error.message}")
 
 
 def _over(step: Step, reason: str) -> None:
@@ -145,6 +150,7 @@ def end(step: Step, how: str, exit_code: int | None, reason: str) -> None:
     questions.withdraw(step, list(r.questions), "the session has ended")
     step.drop(list(step.session.lines))
     r.end, r.ended_at, r.ask, r.alive = how, step.now, None, False
+    rest.over(step, reason)
     r.held = r.waits = r.blocked = None
     if how == "failed":
         r.error = reason

@@ -49,12 +49,17 @@ class Cost(Struct):
 
 
 class Ask(Struct):
-    """A command to the tmux controller, repeated until it is answered. ``process`` 0: end the session."""
+    """A command to the tmux controller, repeated until it is answered: start ``process``; or stop it
+    (``stop``, by ``force``); or, ``process`` 0, end the session. ``admit``: ask the watchdog first.
+    """
 
     id: str
     process: int
     resume: str | None
     reason: str = ""
+    stop: bool = False
+    force: bool = False
+    admit: bool = False
 
 
 class Exit(Struct):
@@ -152,6 +157,9 @@ class Record(Struct):
     stopped: str = ""  # the turn that was told to stop because the session is held
     limited: Limited | None = None  # what the agent said last
     waits: Limited | None = None  # prompts wait for this reset
+    # sleep
+    rest: Status | None = None  # hibernating | hibernated | waking
+    wakers: list[str] = []  # request ids of `wake` that wait
     # wishes and ends
     wanted_model: str | None = None
     wanted_mode: str | None = None

@@ -9,7 +9,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish
 from bus.errors import RefusedError
-from services.ingest import delivery, follow, holds
+from services.ingest import delivery, follow, holds, rest
 from services.ingest.deltas import Deltas
 from services.ingest.model import AskController, Forget, Line, Prompt, Record, Session, Settings
 from services.ingest.states import Status
@@ -66,6 +66,8 @@ class Registry:
                 self._set(r, "cost", now + timedelta(seconds=follow.ASK_S))
             if r.waits is not None and r.waits.until is not None:
                 self._set(r, "limit", r.waits.until)
+            if r.rest is Status.HIBERNATED:  # the breaker may have closed meanwhile
+                self._set(r, "wake", now)
             if not r.baseline:
                 self._set(r, "baseline", now + timedelta(seconds=BASELINE_S))
             if session.prompts:
@@ -110,7 +112,10 @@ class Registry:
         elif r.initialized and (r.uid, "baseline") not in self._timers:
             self._set(r, "baseline", step.now + timedelta(seconds=BASELINE_S))
         holds.enforce(step)
+        rest.wake_if_wanted(step)
         effects = step.close()
+        if rest.blocked(r) and r.blocked is not None and r.blocked.until is not None:
+            self._set(r, "wake", r.blocked.until)
         if r.turn and r.living and (r.uid, "cost") not in self._timers:
             self._set(r, "cost", step.now + timedelta(seconds=follow.ASK_S))
         if r.waits is not None and r.waits.until is not None and (r.uid, "limit") not in self._timers:

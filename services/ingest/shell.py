@@ -12,10 +12,12 @@ from prometheus_client import Counter, Gauge
 from bus import bridge_wire as bw
 from bus import messages as m
 from bus import topics as t
+from bus.api import Received
 from bus.base import BusBase
 from bus.effects import Do, Effect, Publish, ReplyTo
 from bus.errors import BusDownError, RefusedError
 from bus.requests import Requester
+from services._process.admission import WATCHDOG, admission
 from services._process.context import Context
 from services._process.ports import port_for
 from services._process.station import Station
@@ -51,6 +53,7 @@ class Shell:
         self._join_s = join_s
         self._texts = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._watchdog_online = False  # until it says so: nobody waits for one that is not there
         connection = open_store(context.home.store(context.service), MIGRATIONS, durable=False)
         self.store = Store(connection)
         config = context.config
@@ -114,10 +117,14 @@ class Shell:
             station.on_command(
                 t.SESSION_SET, m.SetSession, lambda c, v, now: core.change(c, v["session"], now)
             )
-            for row in (t.SESSION_HIBERNATE, t.SESSION_WAKE):
-                station.on_command(
-                    row, m.SessionCommand, lambda c, v, now: core.sleep_or_wake(c, v["session"], now)
-                )
+            station.on_command(
+                t.SESSION_HIBERNATE, m.SessionCommand, lambda c, v, now: core.hibernate(c, v["session"], now)
+            )
+            station.on_command(
+                t.SESSION_WAKE, m.SessionCommand, lambda c, v, now: core.wake(c, v["session"], now)
+            )
+            station.on_command(t.EVICT_AGENT, m.EvictAgent, lambda c, _, now: core.evict(c, now))
+            station.on_message(t.SERVICE_STATUS, self._service_status)
             station.on_command(
                 t.SESSION_REMOVE, m.SessionCommand, lambda c, v, now: core.remove(c, v["session"], now)
             )
@@ -258,15 +265,21 @@ class Shell:
         if not isinstance(bus, BusBase):
             raise TypeError(f"{type(bus)} cannot ask")
         requester, ask = Requester(bus, by="service-ingest", via="bus"), effect.ask
-        while True:
+        refusal = await self._admission(bus, effect) if ask.admit else None
+        while refusal is None:
             try:
-                if ask.process:
+                if ask.stop:
+                    stop = m.StopAgent(
+                        id=ask.id, uid=effect.uid, process=ask.process, force=ask.force, reason=ask.reason
+                    )
+                    await requester.ask(t.STOP_AGENT, stop)
+                elif ask.process:
                     spawn = m.SpawnAgent(id=ask.id, uid=effect.uid, process=ask.process, resume=ask.resume)
                     await requester.ask(t.SPAWN_AGENT, spawn)
                 else:
                     end = m.SessionCommand(id=ask.id, uid=effect.uid, reason=ask.reason)
                     await requester.ask(t.SESSION_END, end, session=effect.session)
-                ok, text = True, ""
+                break
             except BusDownError:
                 await trio.sleep(ASK_AGAIN_S)
                 continue
@@ -274,8 +287,15 @@ class Shell:
                 if error.code == "unavailable":
                     await trio.sleep(ASK_AGAIN_S)
                     continue
-                ok, text = False, error.message
-            self.station.act(
-                self.sessions.controller_answered(effect.uid, ask.id, ok, text, self._context.now())
-            )
-            return
+                refusal = error
+        self.station.act(self.sessions.controller_answered(effect.uid, ask.id, refusal, self._context.now()))
+
+    async def _admission(self, bus: BusBase, effect: AskController) -> RefusedError | None:
+        if not self._watchdog_online:
+            return None
+        return await admission(bus, self._context.service, effect.session, "wake", f"admit-{effect.ask.id}")
+
+    def _service_status(self, message: Received, _now: datetime) -> list[Effect]:
+        if message.values["self"] == WATCHDOG:
+            self._watchdog_online = message.payload == b"online"
+        return []

@@ -12,8 +12,9 @@ that the tests find: they walk every pair, and drive the core with random histor
 - `starting` and `waking` lead into any of those: the journal may already hold a turn when we first read it.
 - `disconnected`: the agent is out of reach (its connection is gone, or it died and is being resumed) and is
   waited for; it comes back as whatever it is then.
-- `hibernating` → `hibernated` → `waking` (issue of the watchdog): only from an idle session. A hibernation
-  that cannot be carried out goes back to where it came from.
+- `hibernating` → `hibernated` → `waking` (`services.ingest.rest`): an idle session, by request; any that has
+  an agent, when memory is so short that the watchdog evicts it. A hibernation that cannot be carried out goes
+  back to where it came from, a waking that is not admitted to `hibernated`.
 - `ended` and `failed` are final: the name is free, and the uid is never used again.
 """
 
@@ -45,18 +46,19 @@ LIVING = frozenset(S) - FINAL
 
 _TURN = frozenset({S.WORKING, S.WAITING_APPROVAL, S.WAITING_INPUT, S.COMPACTING})
 _GONE = frozenset({S.DISCONNECTED}) | FINAL
+_AWAY = _GONE | {S.HIBERNATING}
 
 LEGAL: Mapping[Status, frozenset[Status]] = {
-    S.STARTING: AWAKE | _GONE,
-    S.READY: _TURN | {S.HIBERNATING} | _GONE,
-    S.WORKING: (_TURN - {S.WORKING}) | _GONE,
-    S.WAITING_APPROVAL: (_TURN - {S.WAITING_APPROVAL}) | _GONE,
-    S.WAITING_INPUT: (_TURN - {S.WAITING_INPUT}) | {S.HIBERNATING} | _GONE,
-    S.COMPACTING: (AWAKE - {S.COMPACTING}) | _GONE,
-    S.DISCONNECTED: AWAKE | FINAL,
-    S.HIBERNATING: frozenset({S.HIBERNATED, S.READY, S.WAITING_INPUT}) | _GONE,
+    S.STARTING: AWAKE | _AWAY,
+    S.READY: _TURN | _AWAY,
+    S.WORKING: (_TURN - {S.WORKING}) | _AWAY,
+    S.WAITING_APPROVAL: (_TURN - {S.WAITING_APPROVAL}) | _AWAY,
+    S.WAITING_INPUT: (_TURN - {S.WAITING_INPUT}) | _AWAY,
+    S.COMPACTING: (AWAKE - {S.COMPACTING}) | _AWAY,
+    S.DISCONNECTED: AWAKE | {S.HIBERNATING} | FINAL,
+    S.HIBERNATING: AWAKE | {S.HIBERNATED} | _GONE,
     S.HIBERNATED: frozenset({S.WAKING}) | FINAL,
-    S.WAKING: AWAKE | {S.HIBERNATED} | _GONE,
+    S.WAKING: AWAKE | {S.HIBERNATED} | _AWAY,
     S.ENDED: frozenset(),
     S.FAILED: frozenset(),
 }

@@ -44,6 +44,8 @@ def derive(session: Session) -> Status:
     r = session.record
     if r.end is not None:
         return Status(r.end)
+    if r.rest is not None:
+        return r.rest
     if not (r.alive and r.initialized):
         started = r.status is Status.STARTING and not r.deaths and r.process <= 1
         return Status.STARTING if started else Status.DISCONNECTED

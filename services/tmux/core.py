@@ -13,6 +13,7 @@ from bus import topics as t
 from bus.effects import Effect, Publish, ReplyTo
 from bus.errors import RefusedError
 from services.tmux import agents
+from services.tmux.judging import Judging
 from services.tmux.model import (
     GONE,
     AgentIs,
@@ -22,8 +23,6 @@ from services.tmux.model import (
     EndOrphan,
     Forget,
     Found,
-    Open,
-    Pane,
     Record,
     Save,
     Seen,
@@ -31,30 +30,28 @@ from services.tmux.model import (
     State,
     Wake,
 )
-from services.tmux.steps import Steps, Watch, started
+from services.tmux.steps import Watch, started
 
 STEP_S = 5.0  # contract of `end`: how long asking, SIGINT and SIGTERM each get
-GONE_GRACE_S = 2.0  # the keeper writes the exit code just after the agent is gone
 NO_AGENT_S = 5.0  # a bridge starts its agent at once; after this there will be none
-DRAIN_S = 20.0  # how long a bridge may take to bring the last frames to an ingest that is online
 ORPHAN_S = 3.0
-REOPEN_MAX_S = 30.0  # between attempts to run a bridge that ends at once
-REOPEN_QUICK_S = 10.0  # a bridge that lived longer than this is started again at once
-BRIDGE_DONE = frozenset({0, 3})  # its exit codes: all is said; ingest does not want it
 NOT_STARTED_CODES = frozenset({126, 127})
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 _STEPS = (None, "INT", "TERM", "KILL")  # None: ingest is asked
 
 
-class Core(Steps):
+class Core(Judging):
     """All sessions of this node that have a record."""
 
     @property
     def busy(self) -> bool:
         """Whether something is under way that a person waits for."""
         return any(
-            record.state is not State.RUNNING or record.creator is not None or self._watching(uid).over_since
+            record.state is not State.RUNNING
+            or record.creator is not None
+            or record.stop == record.process
+            or self._watching(uid).over_since
             for uid, record in self.records.items()
             if not (record.state is State.RUNNING and record.told == record.process)
         )
@@ -123,6 +120,8 @@ class Core(Steps):
                 raise RefusedError("unavailable", found.tmux_problem)
             if found.agent_problem:
                 raise RefusedError("agent_missing", found.agent_problem)
+            if found.breaker_open:
+                raise RefusedError("breaker_open", found.breaker_open, {"retry_at": found.retry_at})
             agents.check_version(record.asked.kind, found.version)
         except RefusedError as error:
             return self._fail(record, error, now)
@@ -220,6 +219,22 @@ class Core(Steps):
         self._watch[record.uid] = Watch()
         return [Save(record), started(record, now), reply, Wake()]
 
+    def stop(self, command: m.StopAgent, now: datetime) -> list[Effect]:
+        """Ingest wants the agent process ended and the session kept. Raises `RefusedError`."""
+        record = self.records.get(command.uid or "")
+        if record is None or record.state in GONE:
+            raise RefusedError("unknown_session", f"no living session with the uid {command.uid}")
+        if record.state is not State.RUNNING:
+            raise RefusedError("busy", f"session {record.session!r} is {record.state}")
+        reply = ReplyTo(command.id, {"process": record.process})
+        if command.process != record.process or record.told >= record.process:
+            return [reply]  # that one is gone
+        force = command.force or (record.stop == record.process and record.force)
+        record = msgspec.structs.replace(record, stop=record.process, force=force)
+        self.records[record.uid] = record
+        self._watch[record.uid] = Watch()
+        return [Save(record), reply, Wake()]
+
     # ── looking at the world ─────────────────────────────────────────────────────────────────────────────
 
     def look(self, seen: Mapping[str, Seen], now: datetime, *, ingest_online: bool) -> list[Effect]:
@@ -240,7 +255,10 @@ class Core(Steps):
     def _look_running(
         self, record: Record, seen: Seen, now: datetime, *, ingest_online: bool
     ) -> list[Effect]:
+        stopping = record.stop == record.process
         if not self._over(record, seen, now):
+            if stopping:
+                return self._press(record, seen, now, ingest_online=ingest_online)
             return [] if seen.agent is AgentIs.GONE else self._reopen(record, seen, now)
         if record.told >= record.process:
             return []  # ingest knows, and decides
@@ -248,13 +266,14 @@ class Core(Steps):
             return self._reopen(record, seen, now)
         code = seen.exit.code if seen.exit else None
         # Nobody but ingest can make the agent end with 0, or a person by a signal: either way it is wanted.
-        if code == 0:
+        if code == 0 and not stopping:
             return self._finish(record, State.ENDED, code, "the agent ended the session", now)
-        if code in NOT_STARTED_CODES and record.process == 1:
+        if code in NOT_STARTED_CODES and record.process == 1 and not stopping:
             return self._finish(record, State.FAILED, code, "the agent could not be started", now)
         record = msgspec.structs.replace(record, told=record.process)
         self.records[record.uid] = record
-        told = self._exited(record, code, "the agent ended by itself", now, final=False)
+        reason = "put to sleep" if stopping else "the agent ended by itself"
+        told = self._exited(record, code, reason, now, final=False)
         return [Save(record), told, *self._answer_creator(record)]
 
     def _look_ending(self, record: Record, seen: Seen, now: datetime, *, ingest_online: bool) -> list[Effect]:
@@ -263,9 +282,15 @@ class Core(Steps):
                 return self._reopen(record, seen, now)
             code = seen.exit.code if seen.exit else None
             return self._finish(record, State.ENDED, code, record.end_reason or "ended by command", now)
+        return self._press(record, seen, now, ingest_online=ingest_online)
+
+    def _press(self, record: Record, seen: Seen, now: datetime, *, ingest_online: bool) -> list[Effect]:
+        """The agent is to end: it is asked, then signalled, then killed."""
         watch = self._watching(record.uid)
         if watch.step_since is None:
             watch.step_since = now
+            if record.force and record.stop == record.process:
+                watch.step = _STEPS.index("TERM")
         passed = now - watch.step_since >= timedelta(seconds=STEP_S)
         if watch.step < len(_STEPS) - 1 and (passed or (watch.step == 0 and not ingest_online)):
             watch.step += 1
@@ -275,8 +300,7 @@ class Core(Steps):
         step = _STEPS[watch.step]
         effects = self._reopen(record, seen, now) if step is None else []
         if step is None:
-            ask = m.EndAgent(id=f"end-agent-{record.uid}", uid=record.uid, reason=record.end_reason)
-            effects.append(Publish(t.END_AGENT, ask))
+            effects.append(Publish(t.END_AGENT, _end_agent(record)))
         elif watch.sent < watch.step or step == "KILL":
             effects.append(Signal(record.uid, record.process, step))
         watch.sent = watch.step
@@ -308,61 +332,9 @@ class Core(Steps):
             if now - self._orphans[uid] >= timedelta(seconds=ORPHAN_S)
         ]
 
-    # ── judging what is seen ─────────────────────────────────────────────────────────────────────────────
 
-    def _over(self, record: Record, seen: Seen, now: datetime) -> bool:
-        """Whether agent process ``record.process`` has run and is gone, or will never run."""
-        watch = self._watching(record.uid)
-        # An agent that has not shown itself may still do so while something could start it.
-        never = record.state is State.ENDING and seen.agent is AgentIs.NOT_STARTED and not _alive(seen.pane)
-        if not never and seen.agent is not AgentIs.GONE:
-            watch.gone_since = None
-        elif watch.gone_since is None:
-            watch.gone_since = now
-        over = (
-            seen.exit is not None
-            or (never and not seen.directory)
-            or (watch.gone_since is not None and now - watch.gone_since >= timedelta(seconds=GONE_GRACE_S))
-        )
-        if not over:
-            watch.over_since = None
-        elif watch.over_since is None:
-            watch.over_since = now
-        return over
-
-    def _drained(self, record: Record, seen: Seen, now: datetime, *, ingest_online: bool) -> bool:
-        """Whether the bridge has brought everything to ingest. While ingest is away its frames, and the cost
-        in them, are waited for; once it is there the bridge has `DRAIN_S`.
-        """
-        watch = self._watching(record.uid)
-        never_ran = seen.agent is AgentIs.NOT_STARTED and seen.exit is None
-        if record.asked.kind == "sdk-url" or never_ran or not seen.directory:
-            return True
-        pane = seen.pane
-        if pane is not None and pane.process == record.process and pane.dead and pane.status in BRIDGE_DONE:
-            return True
-        if not ingest_online:
-            watch.over_since = now
-        return watch.over_since is not None and now - watch.over_since >= timedelta(seconds=DRAIN_S)
-
-    def _reopen(self, record: Record, seen: Seen, now: datetime) -> list[Effect]:
-        """The window, unless it is there and alive; not more and more often if its program ends at once."""
-        pane = seen.pane
-        if _alive(pane) and pane is not None and pane.process == record.process:
-            return []
-        watch = self._watching(record.uid)
-        if watch.opened_at is not None:
-            lived = now - watch.opened_at
-            if not watch.down:
-                watch.down = True
-                watch.quick = watch.quick + 1 if lived < timedelta(seconds=REOPEN_QUICK_S) else 0
-            if watch.quick > 1 and lived < timedelta(seconds=min(2.0 ** (watch.quick - 2), REOPEN_MAX_S)):
-                return []
-        return [Open(record.uid, record.process, pane.pane if pane else None)]
-
-    def _watching(self, uid: str) -> Watch:
-        return self._watch.setdefault(uid, Watch())
-
-
-def _alive(pane: Pane | None) -> bool:
-    return pane is not None and not pane.dead
+def _end_agent(record: Record) -> m.EndAgent:
+    if record.state is State.ENDING:
+        return m.EndAgent(id=f"end-agent-{record.uid}", uid=record.uid, reason=record.end_reason)
+    name = f"stop-agent-{record.uid}-{record.process}"
+    return m.EndAgent(id=name, uid=record.uid, process=record.process)

@@ -5,7 +5,8 @@ until nothing of it is left on this machine. `TRANSITIONS` holds every legal ste
 
     checking   the command is kept; directory, tmux, agent program and version are being looked at
     creating   ingest has been told (fact ``created``) and has not answered yet
-    running    agent process number ``process`` is meant to run, or has exited and ingest decides what next
+    running    agent process number ``process`` is meant to run, or to be ended (``stop``: the session
+               hibernates), or has exited and ingest decides what next
     ending     somebody asked for the end: the agent is asked, then signalled, then killed
     ended      the agent is gone and told so; window and directory are being removed
     failed     the same after a failure, and for what never came to be
@@ -65,6 +66,8 @@ class Record(Struct, frozen=True, kw_only=True):
     process: int = 1
     resume: str | None = None  # conversation that ``process`` goes on with
     told: int = 0  # the last process whose exit ingest was told of
+    stop: int = 0  # the last process that ingest wants ended while the session stays: it hibernates
+    force: bool = False  # … without asking the agent
     enders: tuple[str, ...] = ()  # request ids that wait for the end
     end_asked: bool = False  # also true when nobody waits for it
     end_reason: str | None = None
@@ -84,6 +87,8 @@ class Found(Struct, frozen=True, kw_only=True):
     cwd_problem: str | None = None
     tmux_problem: str | None = None
     agent_problem: str | None = None
+    breaker_open: str | None = None  # the watchdog's reason
+    retry_at: str | None = None
     program: str = ""
     version: str = ""
 

@@ -18,8 +18,11 @@ from ulid import ULID
 from bus import messages as m
 from bus import topics as t
 from bus.api import Received
+from bus.base import BusBase
 from bus.codec import decode, decode_text
 from bus.effects import Do, Keep
+from bus.errors import RefusedError
+from services._process.admission import WATCHDOG, admission
 from services._process.context import Context
 from services._process.errors import HomeError
 from services._process.station import Effects, Station
@@ -73,12 +76,14 @@ class Controller(Station):
         self._checks: list[str] = []
         self._wake = trio.Event()
         self._ingest_online = True  # until its status says otherwise
+        self._watchdog_online = False  # until it says so: nobody waits for one that is not there
         self._status: dict[str, str] = {}  # session → status, for the hints
         self._hints: dict[str, str] = {}  # pane → hint shown
         self._problem = ""
         self.on_command(t.SESSION_CREATE, m.CreateSession, self._on_create)
         self.on_command(t.SESSION_END, m.SessionCommand, self._on_end)
         self.on_command(t.SPAWN_AGENT, m.SpawnAgent, lambda command, _, now: self.core.spawn(command, now))
+        self.on_command(t.STOP_AGENT, m.StopAgent, lambda command, _, now: self.core.stop(command, now))
         self.on_message(t.SERVICE_STATUS, self._on_status)
         self.on_message(t.SESSION_STATE, self._on_state)
         self._gauge = Gauge(
@@ -96,6 +101,8 @@ class Controller(Station):
         return self.core.end(command, values["session"], now)
 
     def _on_status(self, message: Received, _now: datetime) -> Effects:
+        if message.values["self"] == WATCHDOG:
+            self._watchdog_online = message.payload == b"online"
         if message.values["self"] != OWNER:
             return ()
         online = decode_text(message.payload) != "offline"
@@ -158,7 +165,19 @@ class Controller(Station):
         if record is None:
             return
         found = await self.world.check(record.asked.cwd)
+        refusal = await self._admission(record)
+        if refusal is not None:
+            details = refusal.details if isinstance(refusal.details, dict) else {}
+            found = msgspec.structs.replace(
+                found, breaker_open=refusal.message, retry_at=details.get("retry_at")
+            )
         self.act(self.core.checked(uid, found, self.context.now()))
+
+    async def _admission(self, record: Record) -> RefusedError | None:
+        """Asked anew for each look at a session that is to be opened."""
+        if not self._watchdog_online or not isinstance(self.bus, BusBase):
+            return None
+        return await admission(self.bus, self.context.service, record.session, "create", str(ULID()))
 
     async def _look(self) -> None:
         """Look at the world, decide, and do it; one thing at a time."""

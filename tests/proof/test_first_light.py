@@ -89,15 +89,15 @@ class Leg:
 def leg(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Leg]:
     """A running stack for one leg of the proof."""
     broker, version, kind = LEGS[request.param]
-    yield from _leg(tmp_path, broker, version, kind)
+    yield from open_leg(tmp_path, broker, version, kind)
 
 
 @pytest.fixture
 def main_leg(tmp_path: Path) -> Iterator[Leg]:
-    yield from _leg(tmp_path, "mosquitto", "2.1.329", "managed")
+    yield from open_leg(tmp_path, "mosquitto", "2.1.329", "managed")
 
 
-def _leg(tmp_path: Path, broker: str, version: str, kind: str) -> Iterator[Leg]:
+def open_leg(tmp_path: Path, broker: str, version: str, kind: str) -> Iterator[Leg]:
     user_home, cwd = tmp_path / "user", tmp_path / "work"
     user_home.mkdir()
     cwd.mkdir()

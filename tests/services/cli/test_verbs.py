@@ -103,6 +103,24 @@ def test_send(stage: Stage) -> None:
     play(stage, body)
 
 
+def test_hibernate_and_wake(stage: Stage) -> None:
+    async def body(stage: Stage) -> None:
+        stage.on(t.SESSION_HIBERNATE, {"status": "hibernating"})
+        result = await stage.pointsman("hibernate", "demo", "--reason", "for the night", "--json")
+        assert (result.code, result.json) == (0, {"status": "hibernating"})
+        topic, sent = stage.asked[-1]
+        assert (topic, sent["reason"]) == ("sessions/demo/hibernate", "for the night")
+        assert "the next prompt wakes it" in (await stage.pointsman("hibernate", "demo")).out
+        stage.on(t.SESSION_WAKE, {"status": "waking"})
+        result = await stage.pointsman("wake", "demo")
+        assert (result.code, stage.asked[-1][0]) == (0, "sessions/demo/wake")
+        stage.refuse(t.SESSION_WAKE, "breaker_open", "memory is short", {"retry_at": "2026-11-21T12:00:00Z"})
+        result = await stage.pointsman("wake", "demo", "--json")
+        assert (result.code, result.json["error"]["details"]) == (1, {"retry_at": "2026-11-21T12:00:00Z"})
+
+    play(stage, body)
+
+
 @pytest.mark.parametrize(
     "verb", [["send", "demi", "x"], ["interrupt", "demi"], ["end", "demi"], ["history", "demi"]]
 )

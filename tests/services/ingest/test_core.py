@@ -213,7 +213,8 @@ def test_a_spawn_that_is_refused_is_a_failure(play: Play) -> None:
     play.fact(m.AgentExited(process=1, exit_code=1, reason="broken", final=False))
     play.act(play.core.agent_gone(play.number, _exit(play), play.now))
     ask = play.asked()[-1]
-    play.act(play.core.controller_answered(UID, ask.id, False, "claude is not there", play.now))
+    error = RefusedError("agent_missing", "claude is not there")
+    play.act(play.core.controller_answered(UID, ask.id, error, play.now))
     assert play.state().status == "failed"
 
 
@@ -350,9 +351,6 @@ def test_set(play: Play) -> None:
     with pytest.raises(RefusedError) as refused:
         play.core.change(m.SetSession(uid="other", title="x"), "one", play.now)
     assert refused.value.code == "unknown_session"
-    with pytest.raises(RefusedError) as refused:
-        play.core.sleep_or_wake(m.SessionCommand(), "one", play.now)
-    assert refused.value.code == "unavailable"
 
 
 def test_a_question_at_the_end_of_a_turn(play: Play) -> None:

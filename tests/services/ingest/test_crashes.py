@@ -24,7 +24,7 @@ from bus import messages as m
 from bus.errors import RefusedError
 from services.ingest.model import AskController, SendBye, SendHello, SendLine
 from services.ingest.states import Status
-from tests.services.ingest.support import INIT, TOKEN, Play, can_use, created, frame, result, tool_result
+from tests.services.ingest.support import INIT, TOKEN, UID, Play, can_use, created, frame, result, tool_result
 
 assert TOKEN
 
@@ -69,6 +69,8 @@ class Agent:
             self.write(frame(type="control_response", response=answer))
             if line["request"]["subtype"] == "interrupt" and self.turn:
                 self.end_turn(cancel=True)
+            elif line["request"]["subtype"] == "end_session":
+                self.alive = False
         elif line["response"]["request_id"] == self.open:
             self.open = None
             self.write(tool_result(f"toolu_{self.process}_{self.asked}"))
@@ -247,9 +249,36 @@ class Crashes(RuleBasedStateMachine):
 
     @rule()
     def interrupt(self) -> None:
-        if self.play.record.alive:
+        if self.play.record.alive and self.play.record.rest is None:
             self.play.act(self.play.core.interrupt(m.SessionCommand(), "one", self.play.now))
             self.hear()
+
+    @rule(force=st.booleans(), answered=st.booleans())
+    def hibernate(self, force: bool, answered: bool) -> None:
+        """The controller has it end, if ingest asks for that."""
+        play = self.play
+        if len(self.agents) >= 4:
+            return
+        try:
+            if force:
+                play.act(play.core.evict(m.EvictAgent(uid=UID, reason="memory is short"), play.now))
+            else:
+                play.act(play.core.hibernate(m.SessionCommand(id="h"), "one", play.now))
+        except RefusedError:
+            return
+        asked = play.asked()[-1] if play.asked() else None
+        if asked is not None and asked.stop and asked.process == self.agent.process:
+            if answered:
+                play.act(play.core.controller_answered(UID, asked.id, None, play.now))
+            end = m.EndAgent(id="e", uid=UID, process=asked.process)
+            play.act(play.core.end_agent(end, play.now))
+            self.hear()
+            self.agent.alive = self.agent.alive and not asked.force
+
+    @rule()
+    def wake(self) -> None:
+        self.play.act(self.play.core.wake(m.SessionCommand(id="w"), "one", self.play.now))
+        self.hear()
 
     @rule(seconds=st.sampled_from([0.3, 3.0, 7.0]))
     def time(self, seconds: float) -> None:
@@ -278,6 +307,9 @@ class Crashes(RuleBasedStateMachine):
                 )
             )
         assert any(isinstance(e, SendBye) for e in play.done)
+        if play.record.rest is Status.HIBERNATED:  # else it is waking already, because a prompt waits
+            assert play.session.prompts == {}
+            play.act(play.core.wake(m.SessionCommand(id="w"), "one", play.now))
         asked = [e.ask for e in play.done if isinstance(e, AskController)][-1]
         assert asked.process == agent.process + 1
         self.hear()

@@ -428,7 +428,7 @@ def test_commands_that_are_refused(tmp_path: Path) -> None:
             for raw in rig.broker.said(t.REPLIES):
                 reply = json.loads(raw)
                 codes[reply["id"]] = reply["error"]["code"]
-            assert codes == {"a": "bad_request", "b": "unknown_session", "c": "unavailable"}
+            assert codes == {"a": "bad_request", "b": "unknown_session", "c": "busy"}
             await until(lambda: (rig.state() or {})["queued_prompts"] == 1)
 
     run(main)

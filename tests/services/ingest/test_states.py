@@ -45,7 +45,7 @@ def test_the_rules_behind_the_table(old: Status, new: Status) -> None:
     if new is Status.READY and old in AWAKE:
         assert legal is (old is Status.COMPACTING)
     if new is Status.HIBERNATING:
-        assert legal is (old in {Status.READY, Status.WAITING_INPUT})
+        assert legal is (old not in FINAL | {Status.HIBERNATING, Status.HIBERNATED})
     if new is Status.HIBERNATED:
         assert legal is (old in {Status.HIBERNATING, Status.WAKING})
     if new is Status.WAKING:

@@ -17,7 +17,8 @@ from bus.codec import decode_data
 from bus.effects import Effect, Post, Publish, ReplyTo
 from bus.errors import RefusedError
 from services.tmux import agents
-from services.tmux.core import DRAIN_S, STEP_S, Core
+from services.tmux.core import STEP_S, Core
+from services.tmux.judging import DRAIN_S
 from services.tmux.model import (
     TRANSITIONS,
     AgentIs,
@@ -41,6 +42,7 @@ NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
 FOUND = Found(program="/usr/bin/claude", version="2.1.329 (Claude Code)")
 PANE = Pane("%0", "$0", "U1", 1, False, None)
 DONE = Pane("%0", "$0", "U1", 1, True, 0)
+PANE_2_DONE = Pane("%0", "$0", "U1", 2, True, 0)
 
 
 def after(seconds: float) -> datetime:
@@ -275,6 +277,97 @@ def test_an_end_before_any_agent() -> None:
     assert look(it, 6, **none) == [CloseWindow("U1", "$0")]
     assert look(it, 7, pane=None, **none) == []
     assert [fact_id for fact_id, _ in facts(look(it, 10, pane=None, **none))] == ["ended-U1"]
+
+
+def stop(it: Core, **more: Any) -> list[Effect]:
+    return it.stop(m.StopAgent(**{"id": "s1", "uid": "U1", "process": 1, **more}), NOW)
+
+
+def test_a_stopped_agent_leaves_its_session_which_may_start_another() -> None:
+    it, _ = running()
+    assert kinds(stop(it)) == [Save, ReplyTo, Wake]
+    waits = it.busy
+    assert waits, "somebody waits for it"
+    [asked] = look(it)
+    assert isinstance(asked, Publish)
+    assert asked.row is t.END_AGENT
+    assert asked.payload == m.EndAgent(id="stop-agent-U1-1", uid="U1", process=1)
+    gone: dict[str, Any] = {"pane": DONE, "agent": AgentIs.GONE, "exit": Exit(0)}
+    told = look(it, 1, **gone)
+    assert facts(told) == [
+        ("exited-U1-1", m.AgentExited(process=1, exit_code=0, reason="put to sleep", final=False))
+    ]
+    assert look(it, 2, **gone) == [], "it sleeps"
+    waits = it.busy
+    assert not waits
+    again = stop(it)
+    assert kinds(again) == [ReplyTo], "asked again: it is gone"
+    spawned = it.spawn(m.SpawnAgent(id="w", uid="U1", process=2, resume="conv"), NOW)
+    assert facts(spawned) == [("started-U1-2", m.AgentStarted(process=2, resume="conv"))]
+    assert [
+        e.pane for e in look(it, 3, process=2, pane=DONE, agent=AgentIs.NOT_STARTED) if isinstance(e, Open)
+    ]
+    # what ends by itself afterwards is no sleep
+    over = look(it, 4, process=2, pane=PANE_2_DONE, agent=AgentIs.GONE, exit=Exit(0))
+    assert [data.final for _, data in facts(over) if isinstance(data, m.AgentExited)] == [True]
+
+
+def test_a_stop_presses_harder_and_survives_a_crash_of_ours() -> None:
+    it, _ = running()
+    stop(it)
+    look(it)
+    it = core(*it.records.values())  # kill -9
+    look(it, 1)
+    pressed = [e for at in (7, 13, 19) for e in look(it, at)]
+    assert [e.name for e in pressed if isinstance(e, Signal)] == ["INT", "TERM", "KILL"]
+    killed = look(it, 20, pane=DONE, agent=AgentIs.GONE, exit=Exit(-9))
+    assert [name for name, _ in facts(killed)] == ["exited-U1-1"]
+
+
+def test_a_forced_stop_asks_nobody() -> None:
+    it, _ = running()
+    stop(it, force=True)
+    assert [e.name for at in (0, 6) for e in look(it, at) if isinstance(e, Signal)] == ["TERM", "KILL"]
+
+
+def test_an_agent_that_has_not_come_up_is_stopped_as_well() -> None:
+    it, _ = running()
+    stop(it)
+    look(it, agent=AgentIs.NOT_STARTED)
+    [closed] = look(it, 6, agent=AgentIs.NOT_STARTED)
+    assert isinstance(closed, CloseWindow)
+    look(it, 7, pane=None, agent=AgentIs.NOT_STARTED)
+    told = look(it, 10, pane=None, agent=AgentIs.NOT_STARTED)
+    assert [data.final for _, data in facts(told) if isinstance(data, m.AgentExited)] == [False]
+
+
+def test_a_stop_is_refused_where_there_is_nothing_to_stop() -> None:
+    it, _ = running()
+    with pytest.raises(RefusedError) as refused:
+        stop(it, uid="U2")
+    assert refused.value.code == "unknown_session"
+    it.end(m.SessionCommand(id="e"), "demo", NOW)
+    with pytest.raises(RefusedError) as refused:
+        stop(it)
+    assert refused.value.code == "busy"
+
+
+def test_asleep_and_ended() -> None:
+    it, _ = running()
+    stop(it)
+    gone: dict[str, Any] = {"pane": DONE, "agent": AgentIs.GONE, "exit": Exit(0)}
+    look(it, 1, **gone)
+    it.end(m.SessionCommand(id="e"), "demo", NOW)
+    assert [data.final for _, data in facts(look(it, 2, **gone)) if isinstance(data, m.AgentExited)] == [True]
+
+
+def test_while_the_breaker_is_open_nothing_is_opened() -> None:
+    it = core()
+    it.create(create(), "U1", "token", "p1", NOW)
+    found = msgspec.structs.replace(FOUND, breaker_open="memory is short", retry_at="2026-11-21T08:01:00Z")
+    [reply] = [e for e in it.checked("U1", found, NOW) if isinstance(e, ReplyTo)]
+    assert reply.error is not None
+    assert (reply.error.code, reply.error.details) == ("breaker_open", {"retry_at": "2026-11-21T08:01:00Z"})
 
 
 class Life(RuleBasedStateMachine):
