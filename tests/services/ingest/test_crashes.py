@@ -308,7 +308,7 @@ class Crashes(RuleBasedStateMachine):
             )
         assert any(isinstance(e, SendBye) for e in play.done)
         if play.record.rest is Status.HIBERNATED:  # else it is waking already, because a prompt waits
-            assert play.session.prompts == {}
+            assert play.session.prompts == {} or play.record.held is not None
             play.act(play.core.wake(m.SessionCommand(id="w"), "one", play.now))
         asked = [e.ask for e in play.done if isinstance(e, AskController)][-1]
         assert asked.process == agent.process + 1
@@ -337,9 +337,9 @@ class Crashes(RuleBasedStateMachine):
     def finish(self) -> None:
         """The world gets well: in the end everything has happened, once."""
         self.hold(False)
-        if not self.agent.alive:
-            self.bring_back()
         for _ in range(60):
+            if not self.agent.alive:
+                self.bring_back()
             self.drain()
             self.taken()
             while self.answers:
