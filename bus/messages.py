@@ -597,7 +597,8 @@ class LedgerTotal(Payload, frozen=True, kw_only=True):
     estimated_usd: float
     unpriced: list[str]
     witnesses: Witnesses
-    drift_usd: float
+    drift_usd: float  # spent, less what the second witness says
+    drift_cause: str | None = None  # where the drift is more than a cent or 1 %
     limits: list[LimitWindow]
     at: Time
     periods: dict[str, Period] | UnsetType = UNSET
@@ -776,6 +777,8 @@ class ModelUsage(Payload, frozen=True, kw_only=True):
     output: int
     cache_read: int
     cache_write: int
+    cache_write_5m: int | None = None  # None: this version of the agent does not tell them apart
+    cache_write_1h: int | None = None
 
 
 class CostReported(Payload, frozen=True, kw_only=True):
@@ -794,6 +797,35 @@ class CostReported(Payload, frozen=True, kw_only=True):
     model: str | None
     cache_write_5m: int = 0  # of this turn, from the result's usage
     cache_write_1h: int = 0
+    notional: bool = False
+
+
+class ConversationFollowed(Payload, frozen=True, kw_only=True):
+    """ingest → ledger: a conversation of the session; its transcript is a second witness of the cost.
+
+    What stands in it from before ``since`` is not the session's. ``path`` None: where the agent keeps them.
+    ``booked``: the agent reports no cost, all of it is booked from the transcript.
+    """
+
+    session: str
+    conversation: str
+    cwd: str
+    since: Time
+    path: str | None = None
+    booked: bool = False
+
+
+class CostUnreported(Payload, frozen=True, kw_only=True):
+    """ingest → ledger: a process is gone that has not reported what it spent from message ``first`` on.
+
+    ``turn`` is the last one that it did report. To be booked from the transcript, as an estimate.
+    """
+
+    session: str
+    process: int
+    turn: int
+    conversation: str
+    first: str
     notional: bool = False
 
 
@@ -908,6 +940,8 @@ FACT_TYPES: dict[str, type[Payload]] = {
     "answer": Answer,
     "opened": SessionOpened,
     "cost": CostReported,
+    "conversation": ConversationFollowed,
+    "unreported": CostUnreported,
     "running": CostRunning,
     "hold": BudgetHold,
     "limit": LimitSeen,

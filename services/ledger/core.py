@@ -49,11 +49,14 @@ from services.ledger.model import (
     period_scope,
     session_scope,
 )
+from services.ledger.prices import Price
 from services.ledger.reading import read_report
 
 
 class Ledger:
-    """Events in (methods), effects out. ``recall`` finds the reports around one in the store."""
+    """Events in (methods), effects out. ``recall`` finds the reports around one in the store; ``price`` says
+    what tokens cost by the price table.
+    """
 
     def __init__(
         self,
@@ -62,11 +65,13 @@ class Ledger:
         default_budget: int | None,
         loaded: Loaded,
         recall: Callable[[Report], Near],
+        price: Price,
         now: datetime,
     ) -> None:
         self._zone = zone
         self._default_budget = default_budget
         self._recall = recall
+        self._price = price
         self._accounts: dict[str, Account] = {}
         self._names: dict[str, str] = {}  # session → uid of the last one of that name
         self._burning: set[str] = set()  # uids with costs in the last `BURN_S`
@@ -87,8 +92,7 @@ class Ledger:
             self._names[s.session] = s.uid
         for row in loaded.sums:
             for account in (self._accounts[row.uid], self.node):
-                account.add(row.model, row.use, row.turns, row.share, estimated=False, notional=row.notional)
-                account.estimated += row.estimated
+                account.add(row)
         for scope, budget in loaded.budgets.items():
             kind, _, name = scope.partition(":")
             if kind == "period":
@@ -136,6 +140,7 @@ class Ledger:
         if near.same is not None:
             return self._repeated(report, near.same)
         rows, made = postings(report, near)
+        rows = [replace(row, priced=self._price(row.model, row.at, row.use)) for row in rows]
         if self.node.all.use.cost + sum(max(0, row.use.cost) for row in rows) > money.MAX_TOTAL:
             raise PeerError("bad_request", "the ledger cannot hold such sums: is this agent's cost true?")
         effects: list[Effect] = []
@@ -169,7 +174,7 @@ class Ledger:
     def _book(self, account: Account, rows: Iterable[Posting]) -> None:
         for row in rows:
             for sums in (account, self.node):
-                sums.add(row.model, row.use, row.turns, row.share, estimated=False, notional=row.notional)
+                sums.add(row.sum())
                 sums.recent.append((row.at, row.use.cost))
             quarter = periods.quarter_of(row.at)
             self._quarters[quarter] = self._quarters.get(quarter, 0) + row.use.cost

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from bus.effects import Do, Keep
 
 AGENT = "agent"  # a posting's source: what the agent itself said
+TRANSCRIPT = "transcript"  # … what stands in its transcript
+IMPORT = "import"  # … what stood there before Pointsman
 BURN_S = 900.0  # the burn rate's time: long enough for a long turn, short enough to be of now
 UNATTRIBUTED = "unattributed"  # the model of a cost of which the agent does not say what for
 
@@ -100,17 +102,41 @@ class Posting:
     estimated: bool = False
     priced: int | None = None
 
+    def sum(self) -> Sum:
+        """What it adds."""
+        unpriced = self.use.tokens if self.priced is None else 0
+        estimated = self.use.cost if self.estimated else 0
+        more = (self.turns, self.share, estimated, self.priced or 0, unpriced, self.notional)
+        return Sum(self.uid, self.model, self.use, *more)
+
 
 @dataclass(slots=True)
 class Tally:
-    """Sums."""
+    """Sums. ``unpriced``: tokens for which the price table has no price."""
 
     use: Use = NOTHING
     turns: int = 0
+    unpriced: int = 0
 
-    def add(self, use: Use, turns: int) -> None:
+    def add(self, use: Use, turns: int, unpriced: int = 0) -> None:
         self.use = self.use.plus(use)
         self.turns += turns
+        self.unpriced += unpriced
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """One row of sums, from the store or of a posting."""
+
+    uid: str
+    model: str
+    use: Use
+    turns: int
+    share: int
+    estimated: int
+    priced: int
+    unpriced: int  # tokens that have no price
+    notional: bool
 
 
 @dataclass(slots=True)
@@ -128,30 +154,19 @@ class Account:
     all: Tally = field(default_factory=Tally)
     models: dict[str, Tally] = field(default_factory=dict)
     estimated: int = 0
+    priced: int = 0  # what the price table says of the same tokens
+    transcript: int | None = None  # what the transcripts say; None: none was found
+    drift: int = 0  # what is counted, less what the witness says
+    cause: str | None = None  # of a drift that is told
     notional: bool = False
     recent: deque[tuple[datetime, int]] = field(default_factory=deque)  # (when, cost) for the burn rate
 
-    def add(self, model: str, use: Use, turns: int, share: int, *, estimated: bool, notional: bool) -> None:
-        self.all.add(use, turns)
-        self.models.setdefault(model, Tally()).add(use, share)
-        self.notional = self.notional or notional
-        if estimated:
-            self.estimated += use.cost
-
-
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """One row of sums from the store."""
-
-    uid: str
-    model: str
-    use: Use
-    turns: int
-    share: int
-    estimated: int
-    priced: int
-    unpriced: int  # tokens that have no price
-    notional: bool
+    def add(self, row: Sum) -> None:
+        self.all.add(row.use, row.turns, row.unpriced)
+        self.models.setdefault(row.model, Tally()).add(row.use, row.share, row.unpriced)
+        self.notional = self.notional or row.notional
+        self.estimated += row.estimated
+        self.priced += row.priced
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,20 +17,34 @@ def read_report(uid: str, fact: m.Fact, data: m.CostReported) -> Report:
     counts = [data.process, data.turn, data.cache_write_5m, data.cache_write_1h]
     for use in data.models.values():
         counts += [use.input, use.output, use.cache_read, use.cache_write]
+        counts += [use.cache_write_5m or 0, use.cache_write_1h or 0]
+    names = (*data.models, data.model or "")
     if any(not 0 <= count <= MAX_TOKENS for count in counts):
         raise PeerError("bad_request", f"a count is not between 0 and {MAX_TOKENS}")
-    if len(data.models) > MAX_MODELS or any(len(n) > MAX_NAME for n in (*data.models, data.model or "")):
+    if len(data.models) > MAX_MODELS or any(len(n) > MAX_NAME for n in names):
         raise PeerError(
             "bad_request", f"more than {MAX_MODELS} models, or a name of more than {MAX_NAME} characters"
         )
+    if any("\0" in name for name in names):
+        raise PeerError("bad_request", "a model's name with a NUL in it")  # no database keeps that
     try:
         total = money.from_text(data.total_usd)
         models = {
-            name: Use(money.from_text(u.cost_usd), u.input, u.output, u.cache_read, u.cache_write)
+            name: Use(
+                money.from_text(u.cost_usd),
+                u.input,
+                u.output,
+                u.cache_read,
+                u.cache_write,
+                u.cache_write_5m or 0,
+                u.cache_write_1h or 0,
+            )
             for name, u in data.models.items()
         }
     except ValueError as error:
         raise PeerError("bad_request", str(error)) from None
+    # Where the agent tells the two kinds of cache writes by model, its turn's own figures say the same again.
+    told = any(use.cache_write_1h is not None for use in data.models.values())
     return Report(
         uid=uid,
         session=data.session,
@@ -41,8 +55,8 @@ def read_report(uid: str, fact: m.Fact, data: m.CostReported) -> Report:
         total=total,
         models=models,
         model=data.model or None,
-        write_5m=data.cache_write_5m,
-        write_1h=data.cache_write_1h,
+        write_5m=0 if told else data.cache_write_5m,
+        write_1h=0 if told else data.cache_write_1h,
         notional=data.notional,
         fact=fact.id,
     )

@@ -54,9 +54,14 @@ def _common(account: Account, now: datetime) -> dict[str, Any]:
         "exhausted_between": None,
         "notional": account.notional,
         "estimated_usd": money.to_usd(account.estimated),
-        "unpriced": [],
-        "witnesses": m.Witnesses(agent_usd=money.to_usd(spent - account.estimated)),
-        "drift_usd": 0.0,
+        "unpriced": sorted(name for name, tally in account.models.items() if tally.unpriced)[:MAX_MODELS],
+        "witnesses": m.Witnesses(
+            agent_usd=money.to_usd(spent - account.estimated),
+            priced_usd=money.to_usd(account.priced),
+            transcript_usd=_usd(account.transcript),
+        ),
+        "drift_usd": money.to_usd(account.drift),
+        "drift_cause": account.cause,
         "limits": [],
         "at": now,
     }

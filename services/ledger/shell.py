@@ -23,6 +23,7 @@ from services.ledger.core import Ledger
 from services.ledger.database import open_database
 from services.ledger.model import BURN_S, Counted
 from services.ledger.periods import PERIODS
+from services.ledger.prices import Prices
 from services.ledger.store import Store
 from services.ledger.zone import local_zone
 
@@ -54,6 +55,7 @@ class Shell:
             self._rebuilds.inc()
             with self.database.transaction():
                 self.store.rebuild()
+        self.prices = Prices()
         budget = config.default_budget_usd
         now = context.now()
         self.ledger = Ledger(
@@ -61,6 +63,7 @@ class Shell:
             default_budget=None if budget is None else money.from_usd(budget),
             loaded=self.store.load(now, BURN_S),
             recall=self.store.near,
+            price=self.prices.total,
             now=now,
         )
         took_ms = round((time.perf_counter() - began) * 1000)

@@ -144,9 +144,8 @@ class Store:
         ).rowcount
         if not new:
             return  # kept before: it counts once
-        estimated = p.use.cost if p.estimated else 0
-        unpriced = p.use.tokens if p.priced is None else 0
-        values = (*p.use, p.turns, p.share, estimated, p.priced or 0, unpriced, 1, int(p.notional))
+        s = p.sum()
+        values = (*s.use, s.turns, s.share, s.estimated, s.priced, s.unpriced, 1, int(s.notional))
         keys: tuple[tuple[str, str, tuple[str | int, ...]], ...] = (
             ("spent", "uid, model", (p.uid, p.model)),
             ("spent_quarters", "quarter", (quarter_of(p.at),)),

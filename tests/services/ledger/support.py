@@ -22,11 +22,13 @@ from services.ledger import money
 from services.ledger.core import Ledger
 from services.ledger.database import Database, Sqlite
 from services.ledger.model import BURN_S
+from services.ledger.prices import Prices
 from services.ledger.store import Store
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 UID = "01JD0000000000000000000000"
 OPUS = "claude-opus-5-5"
+PRICES = Prices()
 
 
 class Crash(enum.Enum):
@@ -78,6 +80,7 @@ class World:
             default_budget=None if self.default is None else money.from_usd(self.default),
             loaded=self.store.load(self.now, BURN_S),
             recall=self.store.near,
+            price=PRICES.total,
             now=self.now,
         )
 
