@@ -21,7 +21,9 @@ from dataclasses import dataclass
 
 from bus.topics import PARAMETERS, TABLE, Kind, Topic
 
-ITERATIONS = 20_000  # the passwords are 256 random bits: the hash need not be slow
+# mosquitto_passwd's own. The passwords are 256 random bits: the hash need not be slow, and mosquitto works
+# out every connected client's anew when it reads its files again, while the bus waits.
+ITERATIONS = 101
 SALT_BYTES = 12
 KEY_BYTES = 64  # SHA-512
 
@@ -132,12 +134,13 @@ def acl_file(root: str, node: str, users: Iterable[User], rows: Iterable[Topic] 
                 for row in own_rows(user.name, table)
             ]
         lines += ["", f"user {user.username}"]
-        lines += [f"topic write {_full(root, node, path)}" for path in given.write]
-        lines += [f"topic read {_full(root, node, path)}" for path in dict.fromkeys(reads)]
+        lines += [f"topic write {full(root, node, path)}" for path in given.write]
+        lines += [f"topic read {full(root, node, path)}" for path in dict.fromkeys(reads)]
     return "\n".join(lines) + "\n"
 
 
-def _full(root: str, node: str, path: str) -> str:
+def full(root: str, node: str, path: str) -> str:
+    """A filter of `Rights` as the broker knows it."""
     return path[1:] if path.startswith("/") else f"{root}/{node}/{path}"
 
 

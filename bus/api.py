@@ -66,6 +66,10 @@ class Bus(Protocol):
         """Ask for a row's messages, now and after every reconnect. Parameters not given match anything."""
         ...
 
+    def look_again(self, row: Topic, /) -> None:
+        """Have what stands retained under a row that was subscribed sent once more (MQTT 3.1.1, 3.8.4)."""
+        ...
+
     def own(self, row: Topic, /, *, always: bool = False) -> None:
         """This process is the snapshot's owner: whatever stands retained under the row and was not published
         by this process is cleared (left over from before a crash, or forged), and what was changed is

@@ -116,6 +116,9 @@ class BusBase:
     def subscribe(self, row: Topic, /, **values: str) -> None:
         self._send_subscribe([self._router.subscribe(row, values)])
 
+    def look_again(self, row: Topic, /) -> None:
+        self._send_subscribe([(self._router.filter(row), row.qos)])
+
     def own(self, row: Topic, /, *, always: bool = False) -> None:
         if not row.retain:
             raise MisuseError(f"{row.pattern} is no snapshot: nothing of it stands")

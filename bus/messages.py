@@ -30,6 +30,7 @@ PermissionMode = Literal["default", "manual", "acceptEdits", "plan", "dontAsk", 
 PERMISSION_MODE_RANK: Mapping[str, int] = {
     "plan": 0, "dontAsk": 1, "default": 1, "manual": 1, "acceptEdits": 2, "auto": 3, "bypassPermissions": 4,
 }  # fmt: skip
+Level = Literal["low", "medium", "high", "critical"]
 SessionKind = Literal["managed", "sdk-url", "interactive", "external"]
 
 Time = Annotated[datetime, Meta(tz=True)]
@@ -122,6 +123,122 @@ class Decision(Command, frozen=True, kw_only=True):
 
 class ShowApproval(Command, frozen=True, kw_only=True):
     """Asks for a request with its whole input. The approval stands in the topic."""
+
+
+class VerifyAudit(Command, frozen=True, kw_only=True):
+    """Prove the audit chain; ``head`` is one that was told before and noted elsewhere (`AuditVerified`)."""
+
+    head: Annotated[str, Meta(pattern=r"^[0-9]{1,18}:[0-9a-f]{64}(?!\n)$")] | None = None
+
+
+class AuditBroken(Payload, frozen=True, kw_only=True):
+    """Where the chain does not hold: ``n`` is the first row that cannot be trusted."""
+
+    n: int
+    reason: str
+
+
+class AuditVerified(Payload, frozen=True, kw_only=True):
+    """``head`` is ``<number>:<hash>`` of the last row that the chain leads to."""
+
+    ok: bool
+    rows: int
+    head: str
+    broken: AuditBroken | None
+
+
+class ExportAudit(Command, frozen=True, kw_only=True):
+    """The rows after number ``after``, oldest first. A page may be shorter than ``limit``."""
+
+    after: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 500
+
+
+class AuditPage(Payload, frozen=True, kw_only=True):
+    """``last`` is the number of the chain's last row: the next page is asked for with the last ``n`` here."""
+
+    rows: list[AuditLine]
+    last: int
+
+
+class AuditLine(Payload, frozen=True, kw_only=True):
+    """One row of the audit. ``hash`` (hex) is over the row before it and this one's other fields."""
+
+    n: int
+    at: str
+    action: str
+    approval: str
+    data: Raw
+    hash: str
+
+
+class RotateKeys(Command, frozen=True, kw_only=True):
+    """Tokens that were read before stay good for what waits now, unless ``now``: then they are void at once.
+    New ones are told either way.
+    """
+
+    now: bool = False
+
+
+class AddUser(Command, frozen=True, kw_only=True):
+    """``max_level``: what it may approve at most; a device ``low``, others anything unless it is given."""
+
+    user: str  # checked by the owner, so that a bad name is bad_name and not bad_request
+    role: Literal["viewer", "approver", "operator", "device"]
+    max_level: Level | None = None
+
+
+class AddedUser(Payload, frozen=True, kw_only=True):
+    """``rights`` stands there for a broker of somebody else's: what must be allowed to the user there."""
+
+    user: str
+    role: str
+    username: str
+    password_file: str
+    max_level: str | None
+    rights: UserRights | UnsetType = UNSET
+
+
+class UserRights(Payload, frozen=True, kw_only=True):
+    """Full topic filters."""
+
+    write: list[str]
+    read: list[str]
+
+
+class RemoveUser(Command, frozen=True, kw_only=True):
+    user: str
+
+
+class ListUsers(Command, frozen=True, kw_only=True):
+    """Asks for all users that people and devices have."""
+
+
+class BusUser(Payload, frozen=True, kw_only=True):
+    """``since`` is new for each user, also for one that gets the name of a removed one."""
+
+    user: str
+    role: str
+    max_level: str | None
+    since: str
+
+
+class DevicePress(Payload, frozen=True, kw_only=True):
+    """A device's yes or no. The topic also takes the bare approval id, or nothing."""
+
+    approval: str | None = None
+    session: str | None = None
+    reason: str | None = None
+    text: str = ""  # the payload where it is no JSON
+
+
+class DeviceReply(Payload, frozen=True, kw_only=True):
+    """``decision``: where the approval stands now (``pending`` while another approver is needed)."""
+
+    ok: bool
+    approval: str | UnsetType = UNSET
+    decision: str | UnsetType = UNSET
+    error: ErrorBody | UnsetType = UNSET
 
 
 class SetBudget(Command, frozen=True, kw_only=True):
@@ -888,6 +1005,14 @@ class LimitOver(Payload, frozen=True, kw_only=True):
     message: str
 
 
+class BusUsers(Payload, frozen=True, kw_only=True):
+    """broker → approvals: everybody who is a user of the bus now, beside the first operator and the services;
+    empty on a broker that enforces no access rules.
+    """
+
+    users: list[BusUser]
+
+
 class SpawnAgent(Command, frozen=True, kw_only=True):
     """ingest → tmux: start the next agent process of session ``uid``, resuming conversation ``resume``."""
 
@@ -946,4 +1071,5 @@ FACT_TYPES: dict[str, type[Payload]] = {
     "hold": BudgetHold,
     "limit": LimitSeen,
     "limit_over": LimitOver,
+    "users": BusUsers,
 }

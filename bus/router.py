@@ -72,6 +72,10 @@ class Router:
         self._wanted.setdefault(row, []).append(dict(values))
         return self._remember(row, values)
 
+    def filter(self, row: Topic) -> str:
+        """The filter of a row that was subscribed as a whole."""
+        return self._full(row.filter(), "+" if self._all_nodes else self.node)
+
     def own(self, row: Topic) -> tuple[str, int]:
         """Remember that this process owns a row. Returns the filter to watch it by, and its QoS."""
         self._owned.add(row)

@@ -211,6 +211,37 @@ APPROVAL_SHOW = _command(
 )
 APPROVAL_OUTCOME = _event("approvals/{id}/outcome", m.ApprovalOutcome, "approvals", "What was decided.")
 APPROVAL_EVENTS = _event("approvals/events", m.ApprovalEvent, "approvals", "Notices of the gate.")
+AUDIT_VERIFY = _command("audit/verify", m.VerifyAudit, "approvals", "Prove the audit chain.")
+AUDIT_EXPORT = _command("audit/export", m.ExportAudit, "approvals", "A page of the audit's rows.")
+KEYS_ROTATE = _command("keys/rotate", m.RotateKeys, "approvals", "Make a new key for the tokens.")
+
+# ── Users and devices ────────────────────────────────────────────────────────────────────────────────────
+USER_ADD = _command("users/add", m.AddUser, "broker", "A new user of the bus.")
+USER_REMOVE = _command("users/remove", m.RemoveUser, "broker", "Cut a user off.")
+USER_LIST = _command("users/list", m.ListUsers, "broker", "All users but the services'.")
+DEVICES = frozenset({"device"})
+DEVICE_PENDING = _snapshot(
+    "devices/{device}/pending",
+    m.PendingApprovals,
+    "approvals",
+    "What this device may decide now.",
+    readers=DEVICES,
+)
+DEVICE_APPROVE = _command(
+    "devices/{device}/approve",
+    m.DevicePress,
+    "approvals",
+    "A press: yes to the approval that it names, or, empty, to the one that waits.",
+    writers=DEVICES,
+    form=Form.EITHER,
+)
+DEVICE_DENY = _command(
+    "devices/{device}/deny", m.DevicePress, "approvals", "The same with a no.", writers=DEVICES,
+    form=Form.EITHER,
+)  # fmt: skip
+DEVICE_REPLY = _event(
+    "devices/{device}/reply", m.DeviceReply, "approvals", "What became of the press.", readers=DEVICES
+)
 
 # ── Ledger ───────────────────────────────────────────────────────────────────────────────────────────────
 LEDGER_SESSION = _snapshot("ledger/sessions/{session}", m.LedgerSession, "ledger", "What a session spent.")

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from bus.messages import PermissionMode
+from bus.messages import LEVELS, PermissionMode
 from services._process import config_rules as rule
 from services._process.errors import ConfigError
 from services._process.redact import MASK, is_secret_name
@@ -113,6 +113,13 @@ class Approvals(Struct, frozen=True, kw_only=True):
         return seconds or None
 
 
+class Device(Struct, frozen=True, kw_only=True):
+    """[devices.<name>]: what a device's user has can only be lowered."""
+
+    max_level: typing.Annotated[str, rule.one_of(*LEVELS)] = "critical"
+    oldest: typing.Annotated[bool, rule.BOOL] = False  # an empty press may choose among several
+
+
 class Ledger(Struct, frozen=True, kw_only=True):
     database: typing.Annotated[Path | str, rule.DATABASE]  # default: ledger.sqlite in the home; or a URL
     default_budget_usd: typing.Annotated[float | None, rule.BUDGET] = 10.0  # None: "unlimited"
@@ -144,6 +151,7 @@ class Config(Struct, frozen=True, kw_only=True):
     approvals: Approvals
     ledger: Ledger
     watchdog: Watchdog
+    devices: Mapping[str, Device] = msgspec.field(default_factory=dict)
     given: frozenset[str] = frozenset()
     file: Path | None = None
 
@@ -152,6 +160,9 @@ SECTIONS: Mapping[str, type[Struct]] = {
     "node": Node, "bus": BusConfig, "ingest": Ingest, "gateway": Gateway, "metrics": Metrics,
     "sessions": Sessions, "agent": Agent, "approvals": Approvals, "ledger": Ledger, "watchdog": Watchdog,
 }  # fmt: skip
+
+
+DEVICES = "devices"  # a section of tables, one for each device
 
 
 def user_home(environ: Mapping[str, str]) -> Path:
@@ -212,14 +223,31 @@ class _Reader:
     def from_file(self, document: Mapping[str, object]) -> None:
         where = f"in {self.named}"
         for section, table in document.items():
-            if section not in SECTIONS:
-                allowed = f"there is no such section; {_nearest(section, SECTIONS)}"
+            if section == DEVICES and isinstance(table, dict):
+                self._devices(table, where)
+            elif section not in SECTIONS:
+                allowed = f"there is no such section; {_nearest(section, {**SECTIONS, DEVICES: Device})}"
                 self.mistakes.append(f"[{section}] {where}: {allowed}")
             elif not isinstance(table, dict):
                 self.mistakes.append(f"{section} = {table!r} {where}: must be a table, [{section}]")
             else:
                 for key, value in table.items():
                     self._take(section, key, value, where)
+
+    def _devices(self, tables: Mapping[str, object], where: str) -> None:
+        for name, table in tables.items():
+            section = f"{DEVICES}.{name}"
+            try:
+                rule.SLUG.parse(name, self.home)
+            except ValueError:
+                self.mistakes.append(f"[{section}] {where}: a device's name must be {rule.SLUG.allowed}")
+                continue
+            if not isinstance(table, dict):
+                self.mistakes.append(f"{section} = {table!r} {where}: must be a table, [{section}]")
+                continue
+            self.values[section] = {}
+            for key, value in table.items():
+                self._take(section, key, value, where)
 
     def from_environment(self) -> None:
         for variable, text in sorted(self.environ.items()):
@@ -237,7 +265,7 @@ class _Reader:
             self._take("node", "home", home, "from POINTSMAN_HOME", from_text=True)
 
     def _take(self, section: str, key: str, value: object, where: str, *, from_text: bool = False) -> None:
-        rules = _rules(SECTIONS[section])
+        rules = _rules(SECTIONS.get(section, Device))
         if key not in rules:
             allowed = f"there is no such key; {_nearest(key, rules, section + '.')}"
             shown = MASK if is_secret_name(key) else repr(value)  # bus.password = … is an easy mistake
@@ -259,8 +287,13 @@ class _Reader:
         home = typing.cast(Path, node["home"])
         self.values["node"] = node
         self.values["ledger"] = {"database": home / "ledger.sqlite", **self.values["ledger"]}
-        sections = {name: SECTIONS[name](**values) for name, values in self.values.items()}
-        return Config(**sections, given=given, file=file)  # type: ignore[arg-type]  # one struct per section
+        sections = {name: kind(**self.values[name]) for name, kind in SECTIONS.items()}
+        devices = {
+            name.removeprefix(f"{DEVICES}."): msgspec.convert(values, Device)
+            for name, values in self.values.items()
+            if name not in SECTIONS
+        }
+        return Config(**sections, devices=devices, given=given, file=file)  # type: ignore[arg-type]  # one struct per section
 
 
 def _rules(section: type[Struct]) -> dict[str, rule.Rule]:

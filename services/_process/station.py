@@ -211,7 +211,7 @@ class Station:
             self._on_acks(message)
         elif row is t.FACTS:
             self._on_fact(message)
-        elif row.kind is Kind.COMMAND:
+        elif row.kind is Kind.COMMAND and row in self._commands:
             self._on_command(message)
         elif row in self._messages:
             try:

@@ -27,6 +27,8 @@ Three promises, and where they come from:
 The gate holds pending approvals alone; decided ones are looked up with ``recall`` when somebody asks. What it
 holds is changed before its effects are kept: if keeping fails, the process ends and its successor starts from
 the store (see `services._process.station`).
+
+Over 400 lines because every way into an approval and out of it stands here, side by side.
 """
 
 from __future__ import annotations
@@ -43,9 +45,20 @@ from bus import topics as t
 from bus.codec import MAX_PAYLOAD_BYTES
 from bus.effects import Effect, Publish, ReplyTo
 from bus.errors import RefusedError
-from services.approvals import reading, rows, say
+from services.approvals import reading, rows, say, users
 from services.approvals.decision import Chosen, by_budget, choose, decided
-from services.approvals.model import Approval, Approver, Audit, Decided, NotDecided, Save, State, Vote
+from services.approvals.devices import Devices
+from services.approvals.model import (
+    Approval,
+    Approver,
+    Audit,
+    Decided,
+    NotDecided,
+    Save,
+    SaveUsers,
+    State,
+    Vote,
+)
 from services.approvals.question import check, opened
 from services.approvals.rules import Rules, Verdict
 from services.approvals.tokens import Tokens
@@ -94,6 +107,7 @@ class Gate:
         rules: Rules,
         tokens: Tokens,
         approvers: Sequence[Approver],
+        devices: Devices | None = None,
         pending: Iterable[Approval] = (),
         recall: Callable[[str], Approval | None],
     ) -> None:
@@ -102,6 +116,7 @@ class Gate:
         self._rules = rules
         self._tokens = tokens
         self._approvers = {approver.user: approver for approver in approvers}
+        self.devices = Devices() if devices is None else devices
         self._recall = recall
         self._pending = {approval.id: approval for approval in pending}
         self._items = {approval.id: say.item(approval) for approval in self._pending.values()}
@@ -121,14 +136,25 @@ class Gate:
         for approval in self._pending.values():
             view = reading.view(approval.input_json, reading.parse(approval.input_json))
             said += self._ask(approval, view)
-        return [*said, self._waiting()]
+        return [*said, *self._waiting()]
+
+    # users
+
+    def admit(self, fact: m.Fact, u: m.BusUsers, now: datetime) -> list[Effect]:
+        """Who may decide from now on: the first operator, and these. Holds for what waits already."""
+        if u.users == self.devices.users:
+            return []
+        before, self._approvers = self._approvers, {a.user: a for a in users.approvers(u.users)}
+        told: list[Effect] = [SaveUsers(tuple(u.users)), Audit(now, "users", "", rows.users(u.users))]
+        told += users.changed(self._tokens, self._pending.values(), before, self._approvers)
+        return [*told, *self.devices.admit(u.users), *self._for_devices()]
 
     # facts of ingest
 
     def question(self, fact: m.Fact, q: m.Question, now: datetime) -> list[Effect]:
         """An agent asks. Raises `RefusedError` for a question that can be nobody's."""
         check(fact, q)
-        known = self._find(q.approval)
+        known = self.find(q.approval)
         if known is not None:
             if reading.sha256(q.input_json) != known.input_sha256:
                 raise RefusedError("bad_request", f"{q.approval} was asked before with another input")
@@ -141,7 +167,7 @@ class Gate:
             return [asked, *self._decide_by_rule(approval, verdict, now)]
         self._pending[approval.id] = approval
         self._items[approval.id] = say.item(approval)
-        return [Save(approval, new=True), asked, *self._ask(approval, view), self._waiting()]
+        return [Save(approval, new=True), asked, *self._ask(approval, view), *self._waiting()]
 
     def withdrawn(self, fact: m.Fact, w: m.QuestionWithdrawn, now: datetime) -> list[Effect]:
         """The agent waits no more; what is decided stays decided."""
@@ -213,37 +239,45 @@ class Gate:
 
     def decide(self, d: m.Decision, approval_id: str, now: datetime) -> list[Effect]:
         """Someone answers. A decision that changes nothing is not raised: it stands in the audit as well."""
-        approval = self._find(approval_id)
+        approval = self.find(approval_id)
         if approval is None:
-            return self._refuse(
+            return self.refuse(
                 d, approval_id, None, now, RefusedError("unknown_approval", "there is no such approval")
             )
-        user = self._tokens.who(d.token, self._approvers, *_claims(approval))
+        approver = users.who(self._tokens, d.token, approval, self._approvers.values())
+        if approver is None and approval.outcome is None:
+            text = f"the token is not one for this approval: read approvals/{approval.id}/tokens/<your user>"
+            return self.refuse(d, approval.id, None, now, RefusedError("bad_token", text))
+        return self.vote(approval, d, approver, _via(d), now)
+
+    def vote(
+        self, approval: Approval, d: m.Decision, approver: Approver | None, via: str, now: datetime
+    ) -> list[Effect]:
+        """The decision of a proven ``approver`` (None: of nobody, on what is decided before)."""
+        user = approver.user if approver is not None else None
         if approval.outcome is not None:
             text = f"it was {approval.state} by {approval.outcome.by} before"
             error = RefusedError("already_decided", text, approval.outcome)
-            return self._refuse(d, approval.id, user, now, error)
-        if user is None:
-            text = f"the token is not one for this approval: read approvals/{approval.id}/tokens/<your user>"
-            return self._refuse(d, approval.id, None, now, RefusedError("bad_token", text))
+            return self.refuse(d, approval.id, user, now, error)
+        assert approver is not None  # noqa: S101  # what is pending was proven
         if approval.expires_at is not None and approval.expires_at <= now:
             effects = self._expire(approval, now)
             saved = next(e.approval for e in effects if isinstance(e, Save))
             error = RefusedError("expired", "the token has expired, and the approval with it", saved.outcome)
-            return effects + self._refuse(d, approval.id, user, now, error)
+            return effects + self.refuse(d, approval.id, user, now, error)
         if d.uid is not None and d.uid != approval.uid:
             error = RefusedError("unknown_session", f"{approval.id} belongs to session {approval.uid}")
-            return self._refuse(d, approval.id, user, now, error)
+            return self.refuse(d, approval.id, user, now, error)
         d = msgspec.structs.replace(d, reason=rows.short(d.reason))
         if d.decision == "deny" and d.remember is None:
-            return self._deny(approval, d, user, now)
+            return self._deny(approval, d, approver.user, via, now)
         try:
-            chosen = choose(approval, d, self._approvers[user], self._rules, self._home)
+            chosen = choose(approval, d, approver, self._rules, self._home)
         except RefusedError as error:
-            return self._refuse(d, approval.id, user, now, error)
-        return self._approve(approval, d, chosen, user, now)
+            return self.refuse(d, approval.id, user, now, error)
+        return self._approve(approval, d, chosen, approver.user, via, now)
 
-    def _deny(self, approval: Approval, d: m.Decision, user: str, now: datetime) -> list[Effect]:
+    def _deny(self, approval: Approval, d: m.Decision, user: str, via: str, now: datetime) -> list[Effect]:
         message = f"Denied by {user}: {d.reason}" if d.reason else f"Denied by {user}."
         return [
             Audit(now, "decision", approval.id, rows.decision(d, user, None)),
@@ -253,7 +287,7 @@ class Gate:
                 State.DENIED,
                 now,
                 by=user,
-                via=_via(d),
+                via=via,
                 reason=d.reason,
                 message=message,
                 interrupt=d.interrupt,
@@ -262,10 +296,14 @@ class Gate:
         ]
 
     def _approve(
-        self, approval: Approval, d: m.Decision, chosen: Chosen, user: str, now: datetime
+        self, approval: Approval, d: m.Decision, chosen: Chosen, user: str, via: str, now: datetime
     ) -> list[Effect]:
         """Count the vote; votes for another input, and an earlier one of the same user, count no more."""
-        others = [v for v in approval.votes if v.input_sha256 == chosen.input_sha256 and v.user != user]
+        others = [
+            vote
+            for vote in approval.votes
+            if vote.input_sha256 == chosen.input_sha256 and vote.user != user and self._may_decide(vote.user)
+        ]
         votes = (*others, Vote(user=user, input_sha256=chosen.input_sha256))
         approval = msgspec.structs.replace(approval, votes=votes)
         noted = Audit(now, "decision", approval.id, rows.decision(d, user, None))
@@ -278,7 +316,7 @@ class Gate:
                 "approved_by": approved_by,
                 "required": chosen.required,
             }
-            return [Save(approval), noted, ReplyTo(d.id, result)]
+            return [Save(approval), noted, *self._for_devices(), ReplyTo(d.id, result)]
         return [
             noted,
             *self._end(
@@ -287,7 +325,7 @@ class Gate:
                 State.APPROVED,
                 now,
                 by=user,
-                via=_via(d),
+                via=via,
                 reason=d.reason,
                 final_json=chosen.final_json,
                 updated_input=chosen.updated_input,
@@ -304,13 +342,17 @@ class Gate:
         whole = reading.whole(approval.input_json, reading.parse(approval.input_json))
         return [ReplyTo(command.id, say.request(self._node, approval, whole))]
 
-    # inside
+    def waiting(self) -> Iterable[Approval]:
+        """Oldest first."""
+        return self._pending.values()
 
-    def _find(self, approval_id: str) -> Approval | None:
+    def find(self, approval_id: str) -> Approval | None:
         return self._pending.get(approval_id) or self._recall(approval_id)
 
+    # inside
+
     def _known(self, approval_id: str) -> Approval:
-        found = self._find(approval_id)
+        found = self.find(approval_id)
         if found is None:
             raise RefusedError("unknown_approval", f"there is no approval {approval_id!r}")
         return found
@@ -318,13 +360,16 @@ class Gate:
     def _ask(self, a: Approval, view: reading.View) -> list[Effect]:
         """Request, then tokens: who sees the pending list finds both."""
         said: list[Effect] = [Publish(t.APPROVAL_REQUEST, say.request(self._node, a, view), {"id": a.id})]
-        for user in self._approvers:
-            token = m.ApprovalToken(id=a.id, token=self._tokens.issue(user, *_claims(a)))
-            said.append(Publish(t.APPROVAL_TOKEN, token, {"id": a.id, "user": user}))
-        return said
+        return [*said, *(users.token(self._tokens, a, approver) for approver in self._approvers.values())]
 
-    def _waiting(self) -> Publish:
-        return say.pending(self._pending.values(), self._items.values())
+    def _waiting(self) -> list[Effect]:
+        return [say.pending(self._pending.values(), self._items.values()), *self._for_devices()]
+
+    def _for_devices(self) -> list[Effect]:
+        return self.devices.pending(list(self._pending.values()), self._items)
+
+    def _may_decide(self, user: str) -> bool:
+        return user in self._approvers or user in self.devices
 
     def _decide_by_rule(self, approval: Approval, verdict: Verdict, now: datetime) -> list[Effect]:
         state = State.APPROVED if verdict.answer == "allow" else State.DENIED
@@ -355,20 +400,19 @@ class Gate:
         del self._pending[approval.id]
         del self._items[approval.id]
         cleared = [Publish(t.APPROVAL_REQUEST, None, {"id": approval.id})]
-        for user in self._approvers:
-            cleared.append(Publish(t.APPROVAL_TOKEN, None, {"id": approval.id, "user": user}))
+        cleared += [users.no_token(approval, user) for user in self._approvers]
         said: list[Effect] = [
             Save(done),
             *_told(done, now),
             *cleared,
-            self._waiting(),
+            *self._waiting(),
             say.outcome(done),
         ]
         if reply_to is not None:
             said.append(ReplyTo(reply_to, done.outcome))
         return [*said, _measure(done)]
 
-    def _refuse(
+    def refuse(
         self, d: m.Decision, approval_id: str, user: str | None, now: datetime, error: RefusedError
     ) -> list[Effect]:
         return [
@@ -376,10 +420,6 @@ class Gate:
             ReplyTo(d.id, error=error),
             NotDecided(error.code),
         ]
-
-
-def _claims(a: Approval) -> tuple[str, str, str, datetime | None]:
-    return a.id, a.uid, a.input_sha256, a.expires_at
 
 
 def _via(d: m.Decision) -> str:

@@ -69,10 +69,14 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Approver:
-    """A user who may decide; it may approve up to ``max_level``, and deny anything."""
+    """A user who may decide; it may approve up to ``max_level``, and deny anything (a device: nothing above).
+
+    ``since`` tells a user from an earlier one of the same name; "" for the first operator.
+    """
 
     user: str
     max_level: str = "critical"
+    since: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,21 @@ class Audit(Keep):
     action: str  # request | decision | outcome | applied
     approval: str
     data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveUsers(Keep):
+    """These are the users of the bus now."""
+
+    users: tuple[m.BusUser, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDecided(Keep):
+    """The device has decided something."""
+
+    device: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

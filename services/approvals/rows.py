@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -48,6 +49,11 @@ def decision(d: m.Decision, user: str | None, error: str | None) -> dict[str, An
         "command": d.id,
         "error": error,
     }
+
+
+def users(them: Iterable[m.BusUser]) -> dict[str, Any]:
+    """Who may decide, beside the first operator."""
+    return {"users": [msgspec.structs.asdict(user) for user in them]}
 
 
 def outcome(a: Approval) -> dict[str, Any]:

@@ -56,15 +56,19 @@ def item(a: Approval) -> m.PendingItem:
 
 def pending(approvals: Collection[Approval], items: Iterable[m.PendingItem]) -> Publish:
     """``approvals`` and ``items`` oldest first."""
+    return Publish(t.APPROVALS_PENDING, waiting(approvals, items))
+
+
+def waiting(approvals: Collection[Approval], items: Iterable[m.PendingItem]) -> m.PendingApprovals:
+    """As `pending`, for whoever it is for."""
     oldest = next(iter(approvals), None)
     listed = [entry for entry, _ in zip(items, range(MAX_ITEMS), strict=False)]
-    payload = m.PendingApprovals(
+    return m.PendingApprovals(
         count=len(approvals),
         oldest_id=oldest.id if oldest else None,
         oldest_at=oldest.created_at if oldest else None,
         items=listed,
     )
-    return Publish(t.APPROVALS_PENDING, payload)
 
 
 def outcome(a: Approval) -> Publish:

@@ -9,20 +9,23 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from bus import messages as m
 from bus import topics as t
+from bus.api import Received
 from bus.effects import Do, Effect, Keep
 from services._process.context import Context
 from services._process.errors import HomeError
 from services._process.station import Station
 from services._process.store import open_store
 from services.approvals.core import Gate
-from services.approvals.model import Approver, Decided, NotDecided, Save
+from services.approvals.devices import NO_LIMIT, Devices, Limit, no_device
+from services.approvals.model import Decided, NotDecided, Save
+from services.approvals.press import Looks, Standing, press
 from services.approvals.rules import Rules
 from services.approvals.store import MIGRATIONS, Store
 from services.approvals.tokens import KEY_BYTES, Tokens
+from services.approvals.users import approvers
 
 KEY = "approvals.key"  # in the home's secrets
 RECHECK_S = 1.0  # expiry goes by the wall clock, which may be set while we sleep
-APPROVERS = (Approver("operator"),)  # further users come with the users table
 LATENCIES_S = (0.005, 0.02, 0.1, 1, 5, 15, 30, 60, 300, 1800, 14400)  # a rule; a quick person; a long lunch
 
 
@@ -47,12 +50,15 @@ class Shell:
             )
         context.log.secret(key)
         config = context.config.approvals
+        users = self.store.users()
+        self._standing = Standing()
         self.gate = Gate(
             node=context.config.node.name,
             home=str(context.home.path),
             rules=Rules(frozenset(config.auto_approve), config.timeout_for),
             tokens=Tokens([key.encode()]),
-            approvers=APPROVERS,
+            approvers=approvers(users),
+            devices=Devices(users, self._limit, self.store.decided_at()),
             pending=self.store.pending(),
             recall=self.store.find,
         )
@@ -83,12 +89,16 @@ class Shell:
         station, gate = self.station, self.gate
         station.act(gate.tick(self._context.now()))  # what expired while nobody was here
         station.act(gate.snapshots())
-        for row in (t.APPROVAL_REQUEST, t.APPROVAL_TOKEN, t.APPROVALS_PENDING):
+        for row in (t.APPROVAL_REQUEST, t.APPROVAL_TOKEN, t.APPROVALS_PENDING, t.DEVICE_PENDING):
             self._context.bus.own(row)  # what else stands there is of an approval that is decided
         station.on_fact("question", m.Question, gate.question)
         station.on_fact("withdrawn", m.QuestionWithdrawn, gate.withdrawn)
         station.on_fact("forbidden", m.QuestionForbidden, gate.forbidden)
         station.on_fact("applied", m.AnswerApplied, gate.applied)
+        station.on_fact("users", m.BusUsers, self._admit)
+        station.on_message(t.DEVICE_APPROVE, self._press)
+        station.on_message(t.DEVICE_DENY, self._press)
+        station.on_connected(self._connected)
         station.on_command(t.APPROVAL_DECISION, m.Decision, self._decide)
         station.on_command(t.APPROVAL_SHOW, m.ShowApproval, self._show)
         async with trio.open_nursery() as nursery:
@@ -97,6 +107,29 @@ class Shell:
 
     def _decide(self, command: m.Decision, values: dict[str, str], now: datetime) -> list[Effect]:
         return self.gate.decide(command, values["id"], now)
+
+    def _admit(self, fact: m.Fact, users: m.BusUsers, now: datetime) -> list[Effect]:
+        for row in (t.DEVICE_APPROVE, t.DEVICE_DENY):
+            self._context.bus.look_again(row)  # what stands where a device comes from now on
+        return self.gate.admit(fact, users, now)
+
+    def _press(self, message: Received, now: datetime) -> list[Effect]:
+        if message.values["device"] not in self.gate.devices:
+            if not message.retained:
+                self.station.report(no_device(message.values["device"]), message.topic)
+            return []
+        looks = self._standing.look(message, now)
+        if looks is Looks.CLEARING or (looks is Looks.PRESS and message.payload):
+            self._context.bus.look_again(message.row)  # may it have come to stay?
+        return press(self.gate, message, looks, now)
+
+    def _connected(self, _now: datetime) -> list[Effect]:
+        self._standing.connected()
+        return []
+
+    def _limit(self, device: str) -> Limit:
+        found = self._context.config.devices.get(device)
+        return NO_LIMIT if found is None else Limit(found.max_level, found.oldest)
 
     def _show(self, command: m.ShowApproval, values: dict[str, str], now: datetime) -> list[Effect]:
         return self.gate.show(command, values["id"], now)

@@ -9,13 +9,15 @@ happen, whoever writes: a decision does not change, an input does not change, th
 from __future__ import annotations
 
 import sqlite3  # noqa: TID251  # the store is where SQL stands
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 import msgspec
 
+from bus import messages as m
 from bus.effects import Keep
 from services.approvals import audit
-from services.approvals.model import Approval, Audit, Save
+from services.approvals.model import Approval, Audit, DeviceDecided, Save, SaveUsers
 
 MIGRATIONS = (
     """
@@ -44,6 +46,11 @@ CREATE TRIGGER audit_fixed BEFORE UPDATE ON audit
   BEGIN SELECT RAISE (ABORT, 'the audit only grows'); END;
 CREATE TRIGGER audit_kept BEFORE DELETE ON audit
   BEGIN SELECT RAISE (ABORT, 'the audit only grows'); END;
+""",
+    """
+CREATE TABLE users (
+  user TEXT PRIMARY KEY, role TEXT NOT NULL, max_level TEXT, since TEXT NOT NULL, decided_at TEXT
+) WITHOUT ROWID;
 """,
 )
 
@@ -75,6 +82,11 @@ class Store:
             self._save(effect.approval, effect.new)
         elif isinstance(effect, Audit):
             self._append(effect)
+        elif isinstance(effect, SaveUsers):
+            self._save_users(effect.users)
+        elif isinstance(effect, DeviceDecided):
+            at = effect.at.isoformat()
+            self._db.execute("UPDATE users SET decided_at = ? WHERE user = ?", (at, effect.device))
         else:
             raise TypeError(f"{effect!r} is not kept here")
 
@@ -101,6 +113,28 @@ class Store:
             (row.n, row.at, row.action, row.approval, row.data, row.hash),
         )
         self._db.execute("UPDATE audit_head SET n = ?, hash = ?", (row.n, row.hash))
+
+    def users(self) -> list[m.BusUser]:
+        """As the broker service has last told them."""
+        rows = self._db.execute("SELECT user, role, max_level, since FROM users ORDER BY since, user")
+        return [m.BusUser(user=u, role=r, max_level=level, since=since) for u, r, level, since in rows]
+
+    def decided_at(self) -> dict[str, datetime]:
+        """When each device last decided."""
+        rows = self._db.execute("SELECT user, decided_at FROM users WHERE decided_at IS NOT NULL")
+        return {user: datetime.fromisoformat(at) for user, at in rows}
+
+    def _save_users(self, users: Iterable[m.BusUser]) -> None:
+        last = {(u.user, u.since): at for u in self.users() if (at := self.decided_at().get(u.user))}
+        self._db.execute("DELETE FROM users")
+        self._db.executemany(
+            "INSERT INTO users VALUES (?, ?, ?, ?, ?)",
+            [
+                (u.user, u.role, u.max_level, u.since, at.isoformat() if at else None)
+                for u in users
+                for at in [last.get((u.user, u.since))]
+            ],
+        )
 
     def _approval(self, record: bytes, input_json: str) -> Approval:
         return msgspec.structs.replace(self._decoder.decode(record), input_json=input_json)

@@ -40,20 +40,30 @@ def prepare(
     node: str,
 ) -> list[str]:
     """Write the broker's files (0600) and return its command line."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    words, rules = directory / f"{kind}.passwords", directory / "mosquitto.acl"
+    words, rules = write_users(directory, kind, passwords, users, root=root, node=node)
     settings = Settings(listeners, str(words), str(rules), os.geteuid() == 0)
     if kind is Kind.MOSQUITTO:
         program = find_mosquitto()
         if program is None:
             raise core.ChoiceError("mosquitto is not installed any more: `apt-get install mosquitto`")
-        _write(words, mosquitto_passwords(passwords))
-        _write(rules, acl_file(root, node, users))
         path = _write(directory / "mosquitto.conf", core.mosquitto_conf(settings))
         return [program, "-c", str(path)]
-    _write(words, digest_passwords(passwords))
     path = _write(directory / "amqtt.json", core.amqtt_conf(settings))
     return [sys.executable, "-m", "services.broker.amqtt_server", str(path)]
+
+
+def write_users(
+    directory: Path, kind: Kind, passwords: Mapping[str, str], users: list[User], *, root: str, node: str
+) -> tuple[Path, Path]:
+    """Write who may come (0600), and, for mosquitto, what each may do; `Child.reload` makes it hold."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    words, rules = directory / f"{kind}.passwords", directory / "mosquitto.acl"
+    if kind is Kind.MOSQUITTO:
+        _write(words, mosquitto_passwords(passwords))
+        _write(rules, acl_file(root, node, users))
+    else:
+        _write(words, digest_passwords(passwords))
+    return words, rules
 
 
 def _write(path: Path, text: str) -> Path:
@@ -133,6 +143,13 @@ class Child:
                 with trio.move_on_after(END_S):
                     await self.ended()
             self.kill()
+
+    def reload(self) -> None:
+        """Have mosquitto read its users and rules again. They hold for connections that stand as well: who is
+        no user any more is cut off. It is done before anybody who hears of it, over the bus, can come: that
+        word of ours is read after the signal.
+        """
+        self.kill(signal.SIGHUP)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """A signal now; SIGKILL waits for the end."""

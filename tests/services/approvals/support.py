@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,15 +12,20 @@ import msgspec
 
 from bus import codec
 from bus import messages as m
+from bus import topics as t
+from bus.api import Received
 from bus.durable import Mailbox
 from bus.effects import Effect, Keep, Post, Publish, ReplyTo
 from bus.topics import Topic
 from services._process.store import transaction
 from services.approvals.core import Gate
+from services.approvals.devices import NO_LIMIT, Devices, Limit
 from services.approvals.model import Approval, Approver
+from services.approvals.press import Looks, press
 from services.approvals.rules import Rules
 from services.approvals.store import MIGRATIONS, Store
 from services.approvals.tokens import Tokens
+from services.approvals.users import approvers
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 UID = "01JD0000000000000000000000"
@@ -52,11 +57,13 @@ class World:
         rules: Rules = RULES,
         approvers: Sequence[Approver] = (Approver("operator"),),
         keys: Sequence[bytes] = (KEY,),
+        limit: Callable[[str], Limit] = lambda _device: NO_LIMIT,
     ) -> None:
         self.now = START
         self.rules = rules
         self.approvers = approvers
         self.keys = keys
+        self.limit = limit
         self.db = sqlite3.connect(":memory:", isolation_level=None)
         for sql in MIGRATIONS:
             self.db.executescript(sql)
@@ -69,12 +76,14 @@ class World:
 
     def restart(self) -> None:
         """A crash: what the gate held is gone, what was kept is not."""
+        them = self.store.users()
         self.gate = Gate(
             node="node",
             home=HOME,
             rules=self.rules,
             tokens=Tokens(self.keys),
-            approvers=self.approvers,
+            approvers=[*self.approvers, *approvers(them)[1:]],
+            devices=Devices(them, self.limit, self.store.decided_at()),
             pending=self.store.pending(),
             recall=self.store.find,
         )
@@ -123,6 +132,19 @@ class World:
             more["token"] = self.token(approval, user)
         d = msgspec.convert({"id": "c1", "decision": decision, **more}, m.Decision)
         return self.act(self.gate.decide(d, approval, self.now))
+
+    def admit(self, *users: m.BusUser) -> list[Effect]:
+        """The broker service tells who its users are now."""
+        told = m.BusUsers(users=list(users))
+        return self.act(self.gate.admit(fact("u", "users", told), told, self.now))
+
+    def press(self, device: str, payload: str = "", row: Topic = t.DEVICE_APPROVE) -> m.DeviceReply:
+        """A device's message; returns its reply."""
+        message = Received(row, {"device": device}, payload.encode(), False, row.path(device=device), "node")
+        effects = self.act(press(self.gate, message, Looks.PRESS, self.now))
+        (reply,) = published(effects, t.DEVICE_REPLY)
+        assert isinstance(reply, m.DeviceReply)
+        return reply
 
     def show(self, approval: str = "a1") -> m.ApprovalRequest:
         (reply,) = self.gate.show(m.ShowApproval(id="s1"), approval, self.now)

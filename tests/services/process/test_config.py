@@ -259,3 +259,19 @@ def test_any_environment_gives_a_configuration_or_our_error(variables: dict[str,
     else:
         assert 1 <= config.bus.port <= 65535
         assert config.watchdog.memory_budget_bytes(1 << 34) > 0
+
+
+def test_devices_have_a_table_each(environ: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "devices.toml"
+    environ["POINTSMAN_CONFIG"] = str(file)
+    file.write_text('[devices.wall]\nmax_level = "medium"\noldest = true\n[devices.phone]\n')
+    found = load_config(environ).devices
+    assert {name: (d.max_level, d.oldest) for name, d in found.items()} == {
+        "wall": ("medium", True),
+        "phone": ("critical", False),
+    }
+    file.write_text('[devices.wall]\nlevel = "low"\n[devices.Up]\n[devices]\nx = 1\n[device.wall]\n')
+    with pytest.raises(ConfigError) as error:
+        load_config(environ)
+    for said in ("devices.wall.level", "[devices.Up]", "devices.x = 1", "[device]", "devices"):
+        assert said in str(error.value)

@@ -1,0 +1,98 @@
+"""Users come and go while approvals wait: who has a token, and what a removed one is still worth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bus import messages as m
+from bus import topics as t
+from bus.effects import Effect, Publish
+from services.approvals.rules import Rules, Verdict
+from services.approvals.tokens import Tokens
+from tests.services.approvals.support import KEY, RULES, World, error, published, result
+
+
+def user(
+    name: str, role: str = "approver", max_level: str | None = "critical", since: str = "s1"
+) -> m.BusUser:
+    return m.BusUser(user=name, role=role, max_level=max_level, since=since)
+
+
+class TwoYes(Rules):
+    """Everything needs two different approvers."""
+
+    def judge(self, *args: Any, **more: Any) -> Verdict:
+        return Verdict("ask", required=2)
+
+
+def tokens(effects: list[Effect]) -> dict[str, str | None]:
+    """User → token; None where it was cleared."""
+    return {
+        e.values["user"]: e.payload.token if isinstance(e.payload, m.ApprovalToken) else None
+        for e in effects
+        if isinstance(e, Publish) and e.row is t.APPROVAL_TOKEN
+    }
+
+
+def test_a_user_may_decide_what_waits_already_and_not_any_more_once_removed() -> None:
+    w = World()
+    w.ask()
+    said = tokens(w.admit(user("ada"), user("vic", "viewer", None), user("wall", "device", "low")))
+    assert said.keys() == {"ada"}  # a viewer and a device have none
+    ada = said["ada"]
+    assert w.admit(user("ada"), user("vic", "viewer", None), user("wall", "device", "low")) == []
+    assert tokens(w.admit()) == {"ada": None}
+    assert error(w.decide(token=ada)) == "bad_token"
+    said = tokens(w.admit(user("ada", since="s2")))
+    assert said["ada"] not in {None, ada}
+    assert error(w.decide(token=ada)) == "bad_token"  # another user of the same name
+    w.restart()
+    assert result(w.decide(token=said["ada"])).by == "ada"
+    assert w.audited("users")[0]["users"][0]["user"] == "ada"
+
+
+def test_every_new_question_has_a_token_for_each_who_may_decide() -> None:
+    w = World()
+    w.admit(user("ada"), user("op", "operator"), user("vic", "viewer", None), user("wall", "device", "low"))
+    said = w.ask()
+    assert tokens(said).keys() == {"operator", "ada", "op"}
+    assert tokens(w.withdraw()) == {"operator": None, "ada": None, "op": None}
+
+
+def test_a_token_made_for_a_viewer_or_a_device_proves_nothing() -> None:
+    w = World()
+    w.admit(user("vic", "viewer", None), user("wall", "device", "critical"))
+    w.ask()
+    a = w.approval()
+    for name in ("vic", "wall"):
+        forged = Tokens([KEY]).issue(name, a.id, a.uid, a.input_sha256, a.expires_at, "s1")
+        assert error(w.decide(token=forged)) == "bad_token"
+        assert error(w.decide(decision="deny", token=forged)) == "bad_token"
+
+
+def test_a_users_level_bounds_what_it_may_approve() -> None:
+    w = World()
+    token = tokens([*w.ask(input_json='{"command":"rm -rf /"}'), *w.admit(user("ada", max_level="medium"))])[
+        "ada"
+    ]
+    assert error(w.decide(token=token)) == "level_too_high"
+    assert result(w.decide(decision="deny", token=token)).by == "ada"
+
+
+def test_the_yes_of_a_removed_user_counts_no_more() -> None:
+    w = World(rules=TwoYes(RULES.auto_approve, RULES.timeout_for))
+    w.ask()
+    ada = tokens(w.admit(user("ada")))["ada"]
+    assert result(w.decide(token=ada))["approved_by"] == ["ada"]
+    bob = tokens(w.admit(user("bob", since="s2")))["bob"]
+    assert result(w.decide(token=bob))["approved_by"] == ["bob"]
+    assert result(w.decide()).decision == "approved"
+
+
+def test_the_list_is_kept() -> None:
+    w = World()
+    w.admit(user("ada"), user("wall", "device", "low"))
+    assert [u.user for u in w.store.users()] == ["ada", "wall"]
+    w.admit(user("wall", "device", "low"))
+    assert [u.user for u in w.store.users()] == ["wall"]
+    assert published(w.said, t.APPROVAL_TOKEN) == []

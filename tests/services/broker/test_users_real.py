@@ -1,0 +1,163 @@
+"""Users on a real mosquitto, without a restart; and the listener for devices, with TLS."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from bus import messages as m
+from bus import topics as t
+from bus.client import MqttBus, connected
+from bus.errors import RefusedError
+from bus.requests import Requester
+from tests.services.broker.test_process import Service, accepts, service, wait
+from tests.support.brokers import NODE, ROOT, free_port
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.real
+__all__ = ["service"]
+
+Make = Callable[..., Service]
+
+
+def ask(it: Service, row: t.Topic, command: m.Command) -> Any:
+    """As the operator, over the bus."""
+
+    async def main() -> Any:
+        async with connected(MqttBus(it.address(), root=ROOT, node=NODE), 30.0) as bus:
+            return await Requester(bus).ask(row, command, timeout_s=60)
+
+    return trio.run(main)
+
+
+def publish(it: Service, username: str, *more: str) -> subprocess.CompletedProcess[bytes]:
+    word = (it.home / "secrets/bus" / username).read_text()
+    return subprocess.run(
+        ["mosquitto_pub", "-p", str(it.endpoints()["port"]), "-u", username, "-P", word, "-q", "1",
+         "-t", f"{ROOT}/{NODE}/replies/x", "-m", "x", *more],
+        capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+def test_a_user_is_let_in_at_once_and_cut_off_at_once_and_nobody_else_notices(service: Make) -> None:
+    it = service(bus_broker="mosquitto")
+    it.up()
+    child = it.child()
+    assert child is not None
+
+    async def main() -> None:
+        async with connected(MqttBus(it.address(), root=ROOT, node=NODE), 30.0) as operator:
+            asker = Requester(operator)
+            added = await asker.ask(t.USER_ADD, m.AddUser(user="ada", role="viewer"), timeout_s=60)
+            assert added == {
+                "user": "ada", "role": "viewer", "username": "ada", "max_level": None,
+                "password_file": str(it.home / "secrets/bus/ada"),
+            }  # fmt: skip
+            assert (it.home / "secrets/bus/ada").stat().st_mode & 0o777 == 0o600
+            async with connected(MqttBus(it.address("ada"), root=ROOT, node=NODE), 30.0) as ada:
+                await asker.ask(t.USER_ADD, m.AddUser(user="bob", role="viewer"), timeout_s=60)
+                assert ada.connected  # another's coming does not disturb
+                assert ada.counters.connections == 1
+                word = (it.home / "secrets/bus/ada").read_text()
+                await asker.ask(t.USER_REMOVE, m.RemoveUser(user="ada"), timeout_s=60)
+                await eventually(lambda: not ada.connected)
+                (it.home / "secrets/bus/ada").write_text(word)  # as one who has noted it would come
+                await eventually(lambda: "is wrong" in str(ada.trouble))
+            assert operator.counters.connections == 1
+
+    trio.run(main)
+    now = it.child()
+    assert now is not None
+    assert now.pid == child.pid
+    it.end()
+    it.up()
+    listed = ask(it, t.USER_LIST, m.ListUsers())
+    assert [user["user"] for user in listed["users"]] == ["operator", "bob"]
+    assert publish(it, "bob").returncode == 0
+    assert publish(it, "ada").returncode != 0
+
+
+def test_amqtt_refuses_users_and_says_why(service: Make) -> None:
+    it = service(bus_broker="amqtt")
+    it.up()
+    with pytest.raises(RefusedError, match="install mosquitto") as error:
+        ask(it, t.USER_ADD, m.AddUser(user="wall", role="device"))
+    assert error.value.code == "not_allowed"
+    assert not (it.home / "secrets/bus/wall").exists()
+
+
+# ── The listener for devices ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ca.pem, its server.pem and server.key for localhost, and another's other.key."""
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True, timeout=60)
+
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2",
+            "-subj", "/CN=Test CA", "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
+    openssl("req", *curve, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
+    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+    openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+            "-days", "2", "-out", "server.pem", "-extfile", "names")  # fmt: skip
+    openssl("ecparam", "-genkey", "-name", "prime256v1", "-out", "other.key")
+    return folder
+
+
+def test_devices_on_the_network_come_with_tls_and_nothing_else(service: Make, pem: Path) -> None:
+    port = free_port()
+    it = service(
+        bus_broker="mosquitto", bus_listen=f"127.0.0.1:{port}",
+        bus_tls_cert=str(pem / "server.pem"), bus_tls_key=str(pem / "server.key"),
+    )  # fmt: skip
+    it.up()
+    wait(lambda: accepts(port), it.log)
+    ask(it, t.USER_ADD, m.AddUser(user="wall", role="device"))
+    secure = ("-h", "localhost", "-p", str(port), "--cafile", str(pem / "ca.pem"))
+    assert publish(it, "wall", *secure).returncode == 0
+    assert publish(it, "wall", "-h", "127.0.0.1", "-p", str(port)).returncode != 0  # no TLS
+    word = (it.home / "secrets/bus/wall").read_text()
+    (it.home / "secrets/bus/wall").write_text("wrong")
+    assert publish(it, "wall", *secure).returncode != 0
+    (it.home / "secrets/bus/wall").write_text(word)
+
+    async def main() -> None:
+        """Our own client over TLS, as bus.tls_ca makes it."""
+        context = ssl.create_default_context(cafile=str(pem / "ca.pem"))
+        found = it.address("wall")()
+        address = type(found)("localhost", port, "wall", word, context)
+        async with connected(MqttBus(lambda: address, root=ROOT, node=NODE), 30.0) as bus:
+            assert bus.connected
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"bus_tls_cert": "server.pem"}, "needs TLS: set bus.tls_key as well"),
+        ({}, "needs TLS: set bus.tls_cert and bus.tls_key as well"),
+        ({"bus_tls_cert": "server.pem", "bus_tls_key": "none.key"}, "bus.tls_key = "),
+        ({"bus_tls_cert": "server.pem", "bus_tls_key": "other.key"}, "are not a certificate and its key"),
+    ],
+)
+def test_without_its_certificate_it_does_not_start_and_says_which_key_is_meant(
+    service: Make, pem: Path, settings: dict[str, str], says: str
+) -> None:
+    paths = {key: str(pem / name) for key, name in settings.items()}
+    it = service(bus_broker="mosquitto", bus_listen=f"127.0.0.1:{free_port()}", **paths)
+    it.start()
+    assert it.process is not None
+    _, error = it.process.communicate(timeout=60)
+    assert it.process.returncode == 2, it.log()
+    assert says in error.decode()
