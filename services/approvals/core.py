@@ -46,6 +46,7 @@ from bus.codec import MAX_PAYLOAD_BYTES
 from bus.effects import Effect, Publish, ReplyTo
 from bus.errors import RefusedError
 from services.approvals import reading, rows, say, users
+from services.approvals.danger.sight import BLIND, Sight
 from services.approvals.decision import Chosen, by_budget, choose, decided
 from services.approvals.devices import Devices
 from services.approvals.model import (
@@ -97,7 +98,10 @@ _STATED_VIA = frozenset({"cli", "web", "bus"})  # what a decision on the bus may
 
 
 class Gate:
-    """All approvals of a node. ``recall`` finds a decided one in the store; ``pending`` is oldest first."""
+    """All approvals of a node. ``recall`` finds a decided one in the store; ``pending`` is oldest first.
+
+    ``sight`` is what the judge of dangers may see of the world; without it every shell command is ``high``.
+    """
 
     def __init__(
         self,
@@ -110,9 +114,11 @@ class Gate:
         devices: Devices | None = None,
         pending: Iterable[Approval] = (),
         recall: Callable[[str], Approval | None],
+        sight: Sight = BLIND,
     ) -> None:
         self._node = node
         self._home = home
+        self._sight = sight
         self._rules = rules
         self._tokens = tokens
         self._approvers = {approver.user: approver for approver in approvers}
@@ -159,7 +165,7 @@ class Gate:
             if reading.sha256(q.input_json) != known.input_sha256:
                 raise RefusedError("bad_request", f"{q.approval} was asked before with another input")
             return [] if known.state is State.PENDING else [say.answer(known, now)]
-        approval, verdict, view = opened(fact, q, self._rules, self._home, now)
+        approval, verdict, view = opened(fact, q, self._rules, self._home, now, self._sight)
         asked = Audit(now, "request", approval.id, rows.request(approval))
         if q.held:
             return [asked, *self._settle(approval, State.DENIED, now, **by_budget(q.held))]
@@ -272,7 +278,7 @@ class Gate:
         if d.decision == "deny" and d.remember is None:
             return self._deny(approval, d, approver.user, via, now)
         try:
-            chosen = choose(approval, d, approver, self._rules, self._home)
+            chosen = choose(approval, d, approver, self._rules, self._home, self._sight)
         except RefusedError as error:
             return self.refuse(d, approval.id, user, now, error)
         return self._approve(approval, d, chosen, approver.user, via, now)

@@ -13,6 +13,7 @@ from bus.codec import MAX_PAYLOAD_BYTES
 from bus.errors import RefusedError
 from services.approvals import reading, rows
 from services.approvals.danger import assess
+from services.approvals.danger.sight import BLIND, Sight
 from services.approvals.model import Approval, Approver, State
 from services.approvals.rules import Rules
 
@@ -32,7 +33,9 @@ class Chosen:
     answers: dict[str, str] | None
 
 
-def choose(a: Approval, d: m.Decision, approver: Approver, rules: Rules, home: str) -> Chosen:
+def choose(
+    a: Approval, d: m.Decision, approver: Approver, rules: Rules, home: str, sight: Sight = BLIND
+) -> Chosen:
     """Raises `RefusedError` where this yes may not be given; nothing has changed then."""
     if d.remember is not None:
         raise RefusedError(
@@ -45,7 +48,7 @@ def choose(a: Approval, d: m.Decision, approver: Approver, rules: Rules, home: s
     if d.updated_input is not None:
         final = _updated(a, d.updated_input)
         parsed = reading.parse(final)
-        danger = assess(a.tool, parsed, a.cwd, home)
+        danger = assess(a.tool, parsed, a.cwd, home, sight)
         verdict = rules.judge(a.kind, a.tool, danger, a.auto_approve)
         if verdict.answer == "deny":
             raise RefusedError(

@@ -10,6 +10,7 @@ from bus import topics as t
 from bus.errors import RefusedError
 from services.approvals import reading
 from services.approvals.danger import assess
+from services.approvals.danger.sight import BLIND, Sight
 from services.approvals.model import Approval
 from services.approvals.rules import Rules, Verdict
 
@@ -29,11 +30,11 @@ def check(fact: m.Fact, q: m.Question) -> None:
 
 
 def opened(
-    fact: m.Fact, q: m.Question, rules: Rules, home: str, now: datetime
+    fact: m.Fact, q: m.Question, rules: Rules, home: str, now: datetime, sight: Sight = BLIND
 ) -> tuple[Approval, Verdict, reading.View]:
     """The approval that a checked question opens, what the rules say to it, and how it is shown."""
     parsed = reading.parse(q.input_json)
-    danger = assess(q.tool, parsed, q.cwd, home)
+    danger = assess(q.tool, parsed, q.cwd, home, sight)
     verdict = rules.judge(q.kind, q.tool, danger, q.auto_approve)
     view = reading.view(q.input_json, parsed)
     waits_s = rules.timeout_for(q.kind, danger.level) if verdict.answer == "ask" else None

@@ -23,6 +23,7 @@ from services.approvals.rules import Rules
 from services.approvals.store import MIGRATIONS, Store
 from services.approvals.tokens import KEY_BYTES, Tokens
 from services.approvals.users import approvers
+from services.approvals.world import sight
 
 KEY = "approvals.key"  # in the home's secrets
 RECHECK_S = 1.0  # expiry goes by the wall clock, which may be set while we sleep
@@ -61,6 +62,7 @@ class Shell:
             devices=Devices(users, self._limit, self.store.decided_at()),
             pending=self.store.pending(),
             recall=self.store.find,
+            sight=sight(),
         )
         self.station = Station(context, connection, keep=self._keep, do=self._do)
         self._metrics()

@@ -4,6 +4,10 @@ It does not parse shell commands yet, so every command counts as high; it follow
 no path that a command puts together. It errs towards asking: what it does not know is high, what it
 cannot read is critical. `assess` is the whole interface: a deeper assessment takes its place and nothing
 else changes.
+
+For rules by parsed command: `services.approvals.danger.commands.read(text, sight, cwd)` gives the `Shell` of
+a command line: ``commands`` (each with ``words``, ``argv``, ``name``, ``via``, ``str()``), ``redirects``,
+``findings`` and ``whole``; its docstring says what a rule that allows, or denies, must look at.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bus.messages import Danger, level_rank
+from services.approvals.danger.sight import BLIND, Sight
 from services.approvals.reading import Parsed
 
 # tool → level, reason, impact. Tools of Claude Code 2.1; anything else is high.
@@ -89,7 +94,7 @@ _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\u
 _WORDS = re.compile(r"[^\s'\"`=:;|&<>(){},]+")
 
 
-def assess(tool: str, parsed: Parsed, cwd: str, home: str) -> Danger:
+def assess(tool: str, parsed: Parsed, cwd: str, home: str, sight: Sight = BLIND) -> Danger:
     """The worst of what is known about this call. ``home`` is Pointsman's own, an absolute path."""
     found = [_TOOLS.get(tool, _UNKNOWN)]
     if parsed.doubt is not None:

@@ -1,0 +1,92 @@
+"""What the gate's judge sees of the world: shfmt, and where symbolic links lead. The thin half of
+`danger.sight`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sysconfig
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from services.approvals.danger.sight import Sight, Tree, Unparsed
+
+MAX_TEXT_BYTES = 32 * 1024  # of a command; a long one is a script, and nobody reads it on a telephone
+MAX_TREE_BYTES = (
+    4 * 1024 * 1024
+)  # shfmt writes about 300 bytes for each sign of dense code, more where it is deep
+DEADLINE_S = 1.0  # 2 ms is usual; hostile nesting takes shfmt minutes, and the gate waits meanwhile
+REMEMBERED = (
+    64  # texts: one is assessed when it is asked, when it is changed, and by each rule that looks at it
+)
+
+
+def find_shfmt() -> str | None:
+    """The one that was installed with Pointsman, else the system's."""
+    own = Path(sysconfig.get_path("scripts")) / "shfmt"
+    return str(own) if os.access(own, os.X_OK) else shutil.which("shfmt")
+
+
+def sight(shfmt: str | None = None, deadline_s: float = DEADLINE_S) -> Sight:
+    """The real one. ``shfmt``: which program to run, by default the one that is found."""
+    program = shfmt or find_shfmt()
+
+    @lru_cache(maxsize=REMEMBERED)
+    def parse(text: str) -> Tree | Unparsed:
+        return _parse(program, text, deadline_s)
+
+    return Sight(parse=parse, resolve=os.path.realpath, user_home=str(Path("~").expanduser()))
+
+
+def _parse(program: str | None, text: str, deadline_s: float) -> Tree | Unparsed:
+    if program is None:
+        return Unparsed("shfmt is not installed (pointsman doctor says how to mend it)")
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        return Unparsed("it is no valid text", broken=True)
+    if len(encoded) > MAX_TEXT_BYTES:
+        return Unparsed(f"it is longer than {MAX_TEXT_BYTES} bytes")
+    try:
+        code, said, complaint = _run([program, "--to-json", "-ln", "bash"], encoded, deadline_s)
+    except OSError as error:
+        return Unparsed(f"shfmt does not run: {error.strerror}")
+    if code != 0 and complaint:
+        return Unparsed(complaint.decode("utf-8", "replace").splitlines()[0][:200], broken=True)
+    if code != 0:
+        return Unparsed("parsing took too long, or gave too much")
+    try:
+        tree = msgspec.json.decode(said)
+    except (msgspec.DecodeError, RecursionError):
+        return Unparsed("it is nested too deeply")
+    return tree if isinstance(tree, dict) else Unparsed("shfmt gave no tree")
+
+
+def _run(argv: list[str], given: bytes, deadline_s: float) -> tuple[int, bytes, bytes]:
+    """Exit code, output (cut short beyond `MAX_TREE_BYTES`, with the program killed) and complaint."""
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={}
+    ) as child:
+        assert child.stdin is not None  # noqa: S101  # all three are pipes
+        assert child.stdout is not None  # noqa: S101
+        assert child.stderr is not None  # noqa: S101
+        killer = threading.Timer(deadline_s, child.kill)
+        killer.start()
+        try:
+            # shfmt reads all before it writes, and at most one line of complaint: no pipe fills up
+            child.stdin.write(given)
+            child.stdin.close()
+            said = child.stdout.read(MAX_TREE_BYTES + 1)
+            if len(said) > MAX_TREE_BYTES:
+                child.kill()
+            complaint = child.stderr.read(4096)
+        except BrokenPipeError:
+            said, complaint = b"", b""
+        finally:
+            killer.cancel()
+        return child.wait(), said, complaint
