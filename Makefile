@@ -3,7 +3,7 @@
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint types bench chaos setup-dev docs picture clean
+.PHONY: help setup run demo test lint types bench soak chaos setup-dev docs picture clean
 
 # `make run POINTSMAN_HOME=somewhere`: make puts it into the environment; the services want it absolute.
 ifneq ($(origin POINTSMAN_HOME),undefined)
@@ -47,6 +47,10 @@ types:  ## mypy
 bench:  ## The figures of benchmarks/ (needs mosquitto)
 	@scripts/setup.sh dev
 	$(PY) -m benchmarks.run
+
+soak:  ## The long run: 50 sessions, ten minutes, what every process holds (SOAK="--minutes 60")
+	@scripts/setup.sh dev
+	$(PY) -m benchmarks.soak $(SOAK)
 
 chaos:  ## The crash test: kill everything, lose nothing (CHAOS="--seconds 600 --seed 7", see tests/chaos)
 	@scripts/setup.sh dev

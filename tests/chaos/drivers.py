@@ -45,13 +45,21 @@ class Prompter(Driver):
     """Speaks to one session, one prompt after the other, sometimes while it still works."""
 
     def __init__(
-        self, client: Client, chance: random.Random, session: str, numbers: Iterator[int], effects: str
+        self,
+        client: Client,
+        chance: random.Random,
+        session: str,
+        numbers: Iterator[int],
+        effects: str,
+        *,
+        mean_s: float = 0.8,
     ) -> None:
         super().__init__(client, chance)
         self.session = session
         self.promises: list[Promise] = []
         self._numbers = numbers
         self._effects = effects
+        self._mean_s = mean_s  # between two prompts
         self._queued = 0
         client.listen(f"sessions/{session}/state", self._on_state)
 
@@ -64,7 +72,7 @@ class Prompter(Driver):
         while not calm.is_set() and not ended.is_set():
             if self._queued < MAX_QUEUED:
                 self.prompt()
-            self.wait(0.8, calm)
+            self.wait(self._mean_s, calm)
 
     def prompt(self) -> None:
         number = next(self._numbers)

@@ -6,10 +6,8 @@ import itertools
 import json
 import os
 import random
-import shlex
 import shutil
 import sqlite3
-import sys
 import threading
 import time
 from collections import Counter
@@ -29,7 +27,7 @@ from tests.chaos.drivers import (
     Prompter,
     Treasurer,
 )
-from tests.support.stack import ROOT, Stack
+from tests.support.scripted import ScriptedStack
 
 REST_S = 6.0  # nothing has happened for so long: facts are sent again after 5
 SETTLE_S = 180.0  # how long that may take after the last attack
@@ -85,24 +83,12 @@ class Run:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.settings = settings
-        self.folder = folder
-        self.record = folder / "agents.jsonl"
         self.effects = folder / "effects"
-        self.transcripts = folder / "claude"
-        for path in (self.effects, folder / "work"):
-            path.mkdir(parents=True)
+        self.effects.mkdir(parents=True)
         self.sessions = [f"s{number}" for number in range(1, settings.sessions + 1)]
-        self.stack = Stack(
-            folder / "h",
-            {
-                "PATH": os.environ["PATH"],
-                "HOME": str(folder),
-                "LANG": "C.UTF-8",
-                "CLAUDE_CONFIG_DIR": str(self.transcripts),
-                "POINTSMAN_SCRIPTED_RECORD": str(self.record),
-            },
+        self.stack = ScriptedStack(
+            folder,
             POINTSMAN_BUS_BROKER=settings.broker,
-            POINTSMAN_AGENT_CLAUDE=str(self._agent()),
             POINTSMAN_APPROVALS_TIMEOUT_S="5",
             POINTSMAN_WATCHDOG_MAX_SESSIONS="100",
             POINTSMAN_LEDGER_DEFAULT_BUDGET_USD="1000000",
@@ -110,22 +96,12 @@ class Run:
         self._attacker: attacks.Attacker | None = None
         self._notes: list[str] = []
 
-    def _agent(self) -> Path:
-        program = self.folder / "scripted-claude"
-        script = ROOT / "services" / "demo" / "agent.py"
-        program.write_text(
-            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(str(script))} "$@"\n'
-        )
-        program.chmod(0o755)
-        return program
-
     def run(self) -> Report:
         """Everything, from the start to the verdict."""
         with self.stack, ExitStack() as clients:
             bus = self.stack.bus()
             for name in self.sessions:
-                (self.folder / "work" / name).mkdir()
-                self.stack.pointsman("new", name, "--cwd", str(self.folder / "work" / name))
+                self.stack.open(name)
             drivers = self._drivers(bus)
             for driver in drivers:
                 driver.client.start()
@@ -213,7 +189,7 @@ class Run:
 
     def _pulse(self) -> bytes:
         """Something that changes while anything happens, and says "busy" while anything waits."""
-        size = self.record.stat().st_size if self.record.exists() else 0
+        size = self.stack.record.stat().st_size if self.stack.record.exists() else 0
         parts = [str(size)]
         for name, query in (
             ("ingest", "SELECT count(*) FROM prompts"),
@@ -251,7 +227,7 @@ class Run:
         with self._retained() as snapshots:
             cost = self.stack.pointsman("cost")
             return evidence.Evidence(
-                processes=evidence.processes(self.record, killed),
+                processes=evidence.processes(self.stack.record, killed),
                 promises=[p for d in drivers if isinstance(d, Prompter) for p in d.promises],
                 effects=evidence.effects(self.effects),
                 interrupted={s for d in drivers if isinstance(d, Interrupter) for s in d.interrupted},
@@ -259,7 +235,7 @@ class Run:
                 audit=[{"action": a, "approval": i, "data": json.loads(data)} for a, i, data in rows],
                 audit_holds=self.stack.run("audit", "verify").returncode == 0,
                 spent=round(cost["total"]["spent_usd"] * 10**12),
-                transcribed=evidence.message_ids(self.transcripts),
+                transcribed=evidence.message_ids(self.stack.transcripts),
                 snapshots=snapshots,
                 stores=self._stores(),
                 refused=[
@@ -309,7 +285,6 @@ class Run:
 
 def run(folder: Path, settings: Settings) -> Report:
     """One run in ``folder``, which is made; it is removed again when nothing was violated."""
-    folder.mkdir(parents=True)
     report = Run(folder, settings).run()
     if not report.violations:
         shutil.rmtree(folder, ignore_errors=True)

@@ -47,7 +47,7 @@ def eventually(probe: Callable[[], T | None], what: str, deadline_s: float = DEA
 class Recorder:
     """Everything the operator may see on the bus, in order, as (topic below the node, payload, retained)."""
 
-    def __init__(self, bus: Mapping[str, Any]) -> None:
+    def __init__(self, bus: Mapping[str, Any], pattern: str = "#") -> None:
         self.prefix = f"{bus['root']}/{bus['node']}/"
         self.messages: list[tuple[str, bytes, bool]] = []
         self._lock = threading.Lock()
@@ -55,7 +55,7 @@ class Recorder:
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2)
         self.client.username_pw_set(bus["username"], Path(bus["password_file"]).read_text())
         self.client.reconnect_delay_set(min_delay=1, max_delay=1)
-        self.client.on_connect = lambda c, *_: c.subscribe(self.prefix + "#", qos=1)
+        self.client.on_connect = lambda c, *_: c.subscribe(self.prefix + pattern, qos=1)
         self.client.on_subscribe = lambda *_: self._subscribed.set()
         self.client.on_message = self._on_message
         self.client.connect(bus["host"], bus["port"])
@@ -192,8 +192,8 @@ class Stack:
         return found
 
     @contextlib.contextmanager
-    def recorder(self) -> Iterator[Recorder]:
-        recorder = Recorder(self.bus())
+    def recorder(self, pattern: str = "#") -> Iterator[Recorder]:
+        recorder = Recorder(self.bus(), pattern)
         try:
             yield recorder
         finally:

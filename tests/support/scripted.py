@@ -1,0 +1,50 @@
+"""A whole stack whose agents are scripted (`services/demo/agent.py`) and keep a record of what they did."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from tests.support.stack import ROOT, Stack
+
+
+class ScriptedStack(Stack):
+    """In ``folder``, which is made if need be. Not started yet.
+
+    ``record``: the agents' own record; ``transcripts``: what they keep of their conversations; ``work``: one
+    directory per session.
+    """
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.record = folder / "agents.jsonl"
+        self.transcripts = folder / "claude"
+        self.work = folder / "work"
+        self.work.mkdir(parents=True)
+        super().__init__(
+            folder / "h",
+            {
+                "PATH": os.environ["PATH"],
+                "HOME": str(folder),
+                "LANG": "C.UTF-8",
+                "CLAUDE_CONFIG_DIR": str(self.transcripts),
+                "POINTSMAN_SCRIPTED_RECORD": str(self.record),
+            },
+            POINTSMAN_AGENT_CLAUDE=str(_program(folder)),
+            **settings,
+        )
+
+    def open(self, name: str) -> None:
+        """A session in a directory of its own."""
+        (self.work / name).mkdir()
+        self.pointsman("new", name, "--cwd", str(self.work / name))
+
+
+def _program(folder: Path) -> Path:
+    program = folder / "scripted-claude"
+    script = ROOT / "services" / "demo" / "agent.py"
+    run = f"{shlex.quote(sys.executable)} -I -S {shlex.quote(str(script))}"
+    program.write_text(f'#!/bin/sh\nexec {run} "$@"\n')
+    program.chmod(0o755)
+    return program
