@@ -25,6 +25,7 @@ from tests.chaos.drivers import (
     Driver,
     Interrupter,
     Prompter,
+    Sleeper,
     Treasurer,
 )
 from tests.support.scripted import ScriptedStack
@@ -149,7 +150,7 @@ class Run:
             ),
             *(Approver(Client(bus, f"approver-{number}"), chance(), user) for number in (1, 2)),
             Interrupter(Client(bus, "interrupter"), chance(), self.sessions),
-            # Sleeper(Client(bus, "sleeper"), chance(), self.sessions),
+            Sleeper(Client(bus, "sleeper"), chance(), self.sessions),
             Treasurer(Client(bus, "treasurer"), chance(), self.sessions),
         ]
 
