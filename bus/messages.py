@@ -691,15 +691,23 @@ class LimitWindow(Payload, frozen=True, kw_only=True):
 
 
 class Period(Payload, frozen=True, kw_only=True):
+    """``remaining_usd`` and ``level`` count what turns that still run have cost so far."""
+
     spent_usd: float
     budget_usd: float | None
+    remaining_usd: float | None = None
+    level: str = "unlimited"
     since: Time | None
+    until: Time | None = None
 
 
 class LedgerTotal(Payload, frozen=True, kw_only=True):
-    """What the node spent (contract, section 7)."""
+    """What the node spent (contract, section 7). ``running_usd``: what turns that still run have cost so far.
+    It is not in ``spent_usd`` yet, but counts against the budget.
+    """
 
     spent_usd: float
+    running_usd: float = 0.0
     budget_usd: float | None
     remaining_usd: float | None
     used_ratio: float | None

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
 from bus.effects import Do, Keep
+from services.ledger.forecast import Burn
 
 AGENT = "agent"  # a posting's source: what the agent itself said
 TRANSCRIPT = "transcript"  # … what stands in its transcript
 IMPORT = "import"  # … what stood there before Pointsman
-BURN_S = 900.0  # the burn rate's time: long enough for a long turn, short enough to be of now
 UNATTRIBUTED = "unattributed"  # the model of a cost of which the agent does not say what for
 
 
@@ -150,7 +149,9 @@ class Account:
     opened_at: datetime | None = None
     shown: bool = True
     budget: int | None = None
+    default_budget: bool = True  # nobody has set it: it is the configured default
     level: str = "unlimited"
+    running: int = 0  # of turns that have not reported yet: counts against the budget, is not posted
     all: Tally = field(default_factory=Tally)
     models: dict[str, Tally] = field(default_factory=dict)
     estimated: int = 0
@@ -159,7 +160,12 @@ class Account:
     drift: int = 0  # what is counted, less what the witness says
     cause: str | None = None  # of a drift that is told
     notional: bool = False
-    recent: deque[tuple[datetime, int]] = field(default_factory=deque)  # (when, cost) for the burn rate
+    burn: Burn = field(default_factory=Burn)
+
+    @property
+    def used(self) -> int:
+        """What counts against the budget."""
+        return self.all.use.cost + self.running
 
     def add(self, row: Sum) -> None:
         self.all.add(row.use, row.turns, row.unpriced)
@@ -176,6 +182,7 @@ class Loaded:
     sessions: Sequence[KeepSession] = ()
     sums: Sequence[Sum] = ()
     budgets: Mapping[str, int | None] = field(default_factory=dict)
+    defaults: frozenset[str] = frozenset()  # scopes whose budget is the configured default
     quarters: Mapping[int, int] = field(default_factory=dict)  # cost of the node in the last `KEPT_DAYS`
     recent: Sequence[tuple[str, datetime, int]] = ()  # (uid, when, cost), oldest first
 

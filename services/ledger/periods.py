@@ -35,3 +35,17 @@ def since(period: str, now: datetime, zone: tzinfo) -> datetime | None:
     else:
         return None
     return datetime.combine(first, time(), zone).astimezone(UTC)
+
+
+def until(period: str, now: datetime, zone: tzinfo) -> datetime | None:
+    """When the running period ends, and the next one begins (UTC); ``total`` never ends."""
+    today = now.astimezone(zone).date()
+    if period == "day":
+        after = today + timedelta(days=1)
+    elif period == "week":
+        after = today + timedelta(days=7 - today.weekday())
+    elif period == "month":
+        after = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
+    else:
+        return None
+    return datetime.combine(after, time(), zone).astimezone(UTC)

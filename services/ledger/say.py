@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta, tzinfo
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, tzinfo
 from typing import Any
 
 from msgspec import UNSET
@@ -12,46 +12,60 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Publish
 from services.ledger import money
-from services.ledger.levels import level, used_ratio
-from services.ledger.model import BURN_S, NOTHING, Account, Tally, Use
+from services.ledger.budgets import warned_only
+from services.ledger.forecast import exhausted
+from services.ledger.levels import EXHAUSTED, level, used_ratio
+from services.ledger.model import NOTHING, Account, Tally, Use
 from services.ledger.periods import day_of
 
 MAX_MODELS = 50  # in one snapshot; the cheapest others are said together
 MAX_ROWS = 5_000  # in one answer, for the bus's sake
 OTHERS = "(others)"
-MAX_FORECAST = timedelta(days=3650)
 
 
-def session(account: Account, now: datetime) -> m.LedgerSession:
-    return m.LedgerSession(session=account.session, uid=account.uid, **_common(account, now))
+def session(account: Account, limits: Sequence[m.LimitWindow], now: datetime) -> m.LedgerSession:
+    return m.LedgerSession(session=account.session, uid=account.uid, **_common(account, limits, now))
 
 
 def total(
-    node: Account, periods: Mapping[str, tuple[int, int | None, datetime | None]], now: datetime
+    node: Account, periods: Mapping[str, m.Period], limits: Sequence[m.LimitWindow], now: datetime
 ) -> m.LedgerTotal:
-    """``periods``: (spent, budget, since)."""
-    said = {
-        name: m.Period(spent_usd=money.to_usd(spent), budget_usd=_usd(budget), since=since)
-        for name, (spent, budget, since) in periods.items()
-    }
-    return m.LedgerTotal(periods=said, **_common(node, now))
+    return m.LedgerTotal(periods=dict(periods), **_common(node, limits, now))
 
 
-def _common(account: Account, now: datetime) -> dict[str, Any]:
-    spent, budget = account.all.use.cost, account.budget
-    burn = _burn(account)
+def period(
+    spent: int, running: int, budget: int | None, since: datetime | None, until: datetime | None
+) -> m.Period:
+    return m.Period(
+        spent_usd=money.to_usd(spent),
+        budget_usd=_usd(budget),
+        remaining_usd=_left(spent + running, budget),
+        level=level(spent + running, budget),
+        since=since,
+        until=until,
+    )
+
+
+def _left(used: int, budget: int | None) -> float | None:
+    return None if budget is None else money.to_usd(max(0, budget - used))
+
+
+def _common(account: Account, limits: Sequence[m.LimitWindow], now: datetime) -> dict[str, Any]:
+    spent, used, budget = account.all.use.cost, account.used, account.budget
+    forecast = exhausted(account.burn, None if budget is None else budget - used, now)
     return {
         "spent_usd": money.to_usd(spent),
+        "running_usd": money.to_usd(account.running),
         "budget_usd": _usd(budget),
-        "remaining_usd": None if budget is None else money.to_usd(max(0, budget - spent)),
-        "used_ratio": used_ratio(spent, budget),
-        "level": level(spent, budget),
+        "remaining_usd": _left(used, budget),
+        "used_ratio": used_ratio(used, budget),
+        "level": level(used, budget),
         "turns": account.all.turns,
         "tokens": tokens(account.all.use),
         "by_model": _by_model(account.models),
-        "burn_usd_per_h": burn,
-        "exhausted_at": _forecast(account, burn, now),
-        "exhausted_between": None,
+        "burn_usd_per_h": account.burn.per_hour(now),
+        "exhausted_at": None if forecast is None else forecast[0],
+        "exhausted_between": None if forecast is None else forecast[1],
         "notional": account.notional,
         "estimated_usd": money.to_usd(account.estimated),
         "unpriced": sorted(name for name, tally in account.models.items() if tally.unpriced)[:MAX_MODELS],
@@ -62,7 +76,7 @@ def _common(account: Account, now: datetime) -> dict[str, Any]:
         ),
         "drift_usd": money.to_usd(account.drift),
         "drift_cause": account.cause,
-        "limits": [],
+        "limits": list(limits),
         "at": now,
     }
 
@@ -96,30 +110,13 @@ def _by_model(models: Mapping[str, Tally]) -> dict[str, m.ModelCost]:
     }
 
 
-def _burn(account: Account) -> float | None:
-    """Dollars an hour, of what is in ``recent``; None when idle."""
-    if not account.recent:
-        return None
-    return money.to_usd(max(0, round(sum(cost for _, cost in account.recent) * 3600 / BURN_S)))
-
-
-def _forecast(account: Account, burn: float | None, now: datetime) -> datetime | None:
-    """When the budget will be used up if it goes on like this; None where that cannot be told."""
-    if not burn or account.budget is None or len({at for at, _ in account.recent}) < 2:
-        return None
-    left = account.budget - account.all.use.cost
-    if left <= 0:
-        return None
-    hours = money.to_usd(left) / burn
-    return now + timedelta(hours=hours) if hours < MAX_FORECAST.total_seconds() / 3600 else None
-
-
 def crossed(
     now: datetime, before: str, after: str, spent: int, budget: int | None, whose: Account | str
 ) -> Publish:
     """A level was crossed: of a session's budget, or of the node's for a period."""
     what = f"the node's budget ({whose})" if isinstance(whose, str) else "the session's budget"
     of = "no limit" if budget is None else f"{money.to_usd(budget):.2f} dollars"
+    warned = not isinstance(whose, str) and after == EXHAUSTED and warned_only(whose)
     event = m.LedgerEvent(
         at=now,
         action="level",
@@ -127,7 +124,7 @@ def crossed(
         uid=UNSET if isinstance(whose, str) else whose.uid,
         from_=before,
         to=after,
-        reason=f"{what}: {money.to_usd(spent):.2f} spent of {of}",
+        reason=f"{what}: {money.to_usd(spent):.2f} spent of {of}" + ("; it only warns" if warned else ""),
     )
     return Publish(t.LEDGER_EVENTS, event)
 

@@ -14,16 +14,18 @@ from bus import codec
 from bus import messages as m
 from bus import topics as t
 from bus.api import Received
-from bus.effects import Do, Effect, ReplyTo
+from bus.effects import Do, Effect, Keep, ReplyTo
 from bus.errors import RefusedError
 from services._process.context import Context
 from services._process.station import Station
 from services.ledger import money, say
 from services.ledger.core import Ledger
 from services.ledger.database import open_database
-from services.ledger.model import BURN_S, Counted
+from services.ledger.forecast import HABIT_S
+from services.ledger.model import Counted
 from services.ledger.periods import PERIODS
 from services.ledger.prices import Prices
+from services.ledger.standing import Standing
 from services.ledger.store import Store
 from services.ledger.zone import local_zone
 
@@ -47,6 +49,7 @@ class Shell:
         began = time.perf_counter()
         self.database = open_database(config.database, context.home.path / MAILBOX)
         self.store = Store(self.database)
+        self.standing = Standing(self.database.mailbox)
         self._metrics()
         if not self.store.derived_agrees():
             context.log.error(
@@ -61,17 +64,18 @@ class Shell:
         self.ledger = Ledger(
             zone=self._zone,
             default_budget=None if budget is None else money.from_usd(budget),
-            loaded=self.store.load(now, BURN_S),
+            loaded=self.store.load(now, HABIT_S),
             recall=self.store.near,
             price=self.prices.total,
             now=now,
+            stood=self.standing.load(),
         )
         took_ms = round((time.perf_counter() - began) * 1000)
         context.log.info("ledger read", took_ms=took_ms, zone=str(self._zone))
         self.station = Station(
             context,
             self.database.mailbox,
-            keep=self.store.keep,
+            keep=self._keep,
             do=self._do,
             transact=self.database.transaction,
         )
@@ -106,6 +110,9 @@ class Shell:
             "pointsman_ledger_rebuilds", "Sums that had to be made again at start", registry=registry
         )
 
+        held = Gauge("pointsman_sessions_held", "Sessions that a budget holds", registry=registry)
+        held.set_function(lambda: self.ledger.holds.count())
+
     def _spent_in(self, period: str) -> float:
         return money.to_usd(self.ledger.spent(period))
 
@@ -119,10 +126,14 @@ class Shell:
             self._context.bus.own(row)  # what else stands there is of a session that is gone
         station.on_fact("opened", m.SessionOpened, ledger.opened)
         station.on_fact("cost", m.CostReported, ledger.cost)
+        station.on_fact("running", m.CostRunning, ledger.running)
+        station.on_fact("limit", m.LimitSeen, ledger.limit)
+        station.on_fact("limit_over", m.LimitOver, ledger.limit_over)
         station.on_command(t.LEDGER_SESSION_BUDGET, m.SetBudget, self._set_budget)
         station.on_command(t.LEDGER_BUDGET, m.SetBudget, self._set_period_budget)
         station.on_command(t.LEDGER_QUERY, m.LedgerQuery, self._query)
         station.on_message(t.SESSIONS_INDEX, self._index)
+        station.on_message(t.SESSION_EVENT, self._tool, type="tool")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
             await station.run()
@@ -144,6 +155,17 @@ class Shell:
         if not message.payload:
             return []
         return self.ledger.listed(codec.decode(t.SESSIONS_INDEX, message.payload, m.SessionIndex), now)
+
+    def _tool(self, message: Received, now: datetime) -> list[Effect]:
+        if not message.payload:
+            return []
+        return self.ledger.tool(codec.decode(t.SESSION_EVENT, message.payload, m.ToolEvent), now)
+
+    def _keep(self, effect: Keep) -> None:
+        if isinstance(effect, Standing.KEEPS):
+            self.standing.keep(effect)
+        else:
+            self.store.keep(effect)
 
     def _do(self, effect: Do) -> None:
         if isinstance(effect, Counted):

@@ -222,8 +222,8 @@ class Store:
             "ORDER BY uid, model"
         )
         budgets = self._db.execute(
-            "SELECT scope, budget FROM budgets WHERE n IN (SELECT max(n) FROM budgets GROUP BY scope)"
-        )
+            "SELECT scope, budget, source FROM budgets WHERE n IN (SELECT max(n) FROM budgets GROUP BY scope)"
+        ).fetchall()
         return Loaded(
             sessions=[
                 KeepSession(uid, session, cwd, kind, None if opened is None else from_ms(opened), bool(shown))
@@ -235,7 +235,8 @@ class Store:
                 Sum(uid, model, Use(*row[:7]), row[7], row[8], row[9], row[10], row[11], bool(row[12]))
                 for uid, model, *row in sums
             ],
-            budgets={scope: None if budget is None else int(budget) for scope, budget in budgets},
+            budgets={scope: None if budget is None else int(budget) for scope, budget, _ in budgets},
+            defaults=frozenset(scope for scope, _, source in budgets if source == "default"),
             quarters=dict(
                 self._db.execute(
                     "SELECT quarter, cost FROM spent_quarters WHERE quarter >= ? ORDER BY quarter", (first,)

@@ -15,14 +15,15 @@ import pytest
 from bus import codec
 from bus import messages as m
 from bus.durable import Mailbox
-from bus.effects import Effect, Keep, Publish
+from bus.effects import Effect, Keep, Post, Publish
 from bus.errors import PeerError
 from bus.topics import Topic
 from services.ledger import money
 from services.ledger.core import Ledger
 from services.ledger.database import Database, Sqlite
-from services.ledger.model import BURN_S
+from services.ledger.forecast import HABIT_S
 from services.ledger.prices import Prices
+from services.ledger.standing import Standing
 from services.ledger.store import Store
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -70,19 +71,23 @@ class World:
         self.default = default_budget_usd
         self.db = database or in_memory()
         self.store = Store(self.db)
+        self.standing = Standing(self.db.mailbox)
         self.mailbox = Mailbox(self.db.mailbox)
         self.said: list[Effect] = []
+        self.told = 0
         self.restart()
 
     def restart(self) -> None:
         self.ledger = Ledger(
             zone=self.zone,
             default_budget=None if self.default is None else money.from_usd(self.default),
-            loaded=self.store.load(self.now, BURN_S),
+            loaded=self.store.load(self.now, HABIT_S),
             recall=self.store.near,
             price=PRICES.total,
             now=self.now,
+            stood=self.standing.load(),
         )
+        self.act(self.ledger.snapshots(self.now))
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -90,11 +95,19 @@ class World:
     def act(self, effects: Iterable[Effect]) -> list[Effect]:
         decided = list(effects)
         with self.db.transaction():
-            for effect in decided:
-                if isinstance(effect, Keep):
-                    self.store.keep(effect)
+            self.keep(decided)
         self.said += decided
         return decided
+
+    def keep(self, effects: Iterable[Effect]) -> None:
+        """What is durable of it, as the shell does it."""
+        for effect in effects:
+            if isinstance(effect, Standing.KEEPS):
+                self.standing.keep(effect)
+            elif isinstance(effect, Keep):
+                self.store.keep(effect)
+            elif isinstance(effect, Post):
+                self.mailbox.post(effect.owner, effect.fact)
 
     def fact(self, fact: m.Fact, crash: Crash = Crash.NONE) -> list[Effect]:
         """As the station does: once per id, effects and id in one transaction. Refused facts raise."""
@@ -103,6 +116,12 @@ class World:
         data = codec.decode_data(fact)
         if isinstance(data, m.SessionOpened):
             effects = self.ledger.opened(fact, data, self.now)
+        elif isinstance(data, m.CostRunning):
+            effects = self.ledger.running(fact, data, self.now)
+        elif isinstance(data, m.LimitSeen):
+            effects = self.ledger.limit(fact, data, self.now)
+        elif isinstance(data, m.LimitOver):
+            effects = self.ledger.limit_over(fact, data, self.now)
         else:
             assert isinstance(data, m.CostReported)
             effects = self.ledger.cost(fact, data, self.now)
@@ -111,9 +130,7 @@ class World:
             return []
         with self.db.transaction():
             self.mailbox.keep("ingest", fact.id, self.now)
-            for effect in effects:
-                if isinstance(effect, Keep):
-                    self.store.keep(effect)
+            self.keep(effects)
         if crash is Crash.AFTER:
             self.restart()
             return []
@@ -123,7 +140,8 @@ class World:
     # events
 
     def open(self, uid: str = UID, session: str = "web", **more: Any) -> list[Effect]:
-        data = m.SessionOpened(session=session, cwd=more.pop("cwd", "/work/app"), kind="managed", **more)
+        kind = more.pop("kind", "managed")
+        data = m.SessionOpened(session=session, cwd=more.pop("cwd", "/work/app"), kind=kind, **more)
         return self.fact(fact_of(f"opened-{uid}", "opened", data, self.now, uid))
 
     def cost(
@@ -135,6 +153,26 @@ class World:
         kind = "base" if data.baseline else "cost"
         name = fact_id or f"{kind}-{uid}-{data.process}-{turn}-{self.now.timestamp():.0f}"
         return self.fact(fact_of(name, "cost", data, self.now, uid))
+
+    def running(self, spent: str | None, uid: str = UID, *, turn: int = 1, **more: Any) -> list[Effect]:
+        self.told += 1
+        data = m.CostRunning(
+            session=more.pop("session", "web"),
+            process=more.pop("process", 1),
+            turn=turn,
+            spent_usd=spent,
+            **more,
+        )
+        return self.fact(fact_of(f"running-{self.told}", "running", data, self.now, uid))
+
+    def tick(self) -> list[Effect]:
+        return self.act(self.ledger.tick(self.now))
+
+    def budget(self, usd: float | None, session: str = "web") -> None:
+        self.act(self.ledger.set_budget(m.SetBudget(budget_usd=usd), session, self.now))
+
+    def period_budget(self, usd: float | None, period: str) -> None:
+        self.act(self.ledger.set_period_budget(m.SetBudget(budget_usd=usd), period, self.now))
 
     def refused(self, turn: int, total: str, models: Mapping[str, Any] | None = None, **more: Any) -> str:
         """The reason why a report is refused."""
@@ -148,13 +186,13 @@ class World:
     def session(self, session: str = "web") -> m.LedgerSession:
         found = {
             e.values["session"]: e.payload
-            for e in self.ledger.snapshots(self.now)
+            for e in self.act(self.ledger.snapshots(self.now))
             if isinstance(e, Publish) and isinstance(e.payload, m.LedgerSession)
         }
         return found[session]
 
     def total(self) -> m.LedgerTotal:
-        last = self.ledger.snapshots(self.now)[-1]
+        last = self.act(self.ledger.snapshots(self.now))[-1]
         assert isinstance(last, Publish)
         assert isinstance(last.payload, m.LedgerTotal)
         return last.payload
@@ -163,10 +201,25 @@ class World:
         found = self.db.execute("SELECT turn, model, cost, turns, id FROM postings ORDER BY n")
         return [tuple(row) for row in found]
 
+    def holds(self) -> list[m.BudgetHold]:
+        """What ingest was told, in order, each once."""
+        rows = self.db.mailbox.execute("SELECT payload FROM outbox WHERE owner = 'ingest' ORDER BY rowid")
+        facts = [msgspec.json.decode(payload, type=m.Fact) for (payload,) in rows]
+        assert len({fact.id for fact in facts}) == len(facts)
+        return [codec.decode_data(fact) for fact in facts]  # type: ignore[misc]  # that is all there is
+
+    def events(self, action: str) -> list[m.LedgerEvent]:
+        found = [e.payload for e in self.said if isinstance(e, Publish)]
+        return [e for e in found if isinstance(e, m.LedgerEvent) and e.action == action]
+
     def levels(self) -> list[tuple[Any, str, str]]:
         """(session or UNSET, from, to) of the level events said so far."""
         events = [e.payload for e in self.said if isinstance(e, Publish)]
-        return [(e.session, str(e.from_), str(e.to)) for e in events if isinstance(e, m.LedgerEvent)]
+        return [
+            (e.session, str(e.from_), str(e.to))
+            for e in events
+            if isinstance(e, m.LedgerEvent) and e.action == "level"
+        ]
 
 
 def report(

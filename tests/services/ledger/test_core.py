@@ -365,19 +365,19 @@ def test_burn_and_forecast() -> None:
     world.open()
     assert world.session().burn_usd_per_h is None
     world.cost(1, "1")
-    assert world.session().burn_usd_per_h == 4.0
+    assert world.session().burn_usd_per_h == 12.0  # a young session: over five minutes
     assert world.session().exhausted_at is None  # from one turn, no rate can be told
-    world.later(300)
+    world.later(450)
     world.cost(2, "2")
-    assert world.session().burn_usd_per_h == 8.0
-    assert world.session().exhausted_at == world.now + timedelta(hours=1)
+    assert world.session().burn_usd_per_h == 16.0  # over what it has lived
+    assert world.session().exhausted_at == world.now + timedelta(minutes=30)
     assert world.total().exhausted_at is None  # no budget
     world.restart()
-    assert world.session().burn_usd_per_h == 8.0
-    world.later(800)
+    assert world.session().burn_usd_per_h == 16.0
+    world.later(650)
     (said,) = published(world.ledger.tick(world.now), t.LEDGER_SESSION)
     assert said.burn_usd_per_h == 4.0
-    world.later(200)
+    world.later(350)
     (said,) = published(world.ledger.tick(world.now), t.LEDGER_SESSION)
     assert said.burn_usd_per_h is said.exhausted_at is None
     assert world.total().burn_usd_per_h is None

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus import messages as m
-from services.ledger.model import BURN_S
+from services.ledger.forecast import BURN_S
 from tests.services.ledger.support import START, Crash, World, fact_of, report
 
 MODELS = ("opus", "haiku", "sonnet")

@@ -232,7 +232,7 @@ def test_the_burn_rate_falls_by_itself(tmp_path: Path) -> None:
             await stand.fact(opened())
             await stand.fact(cost(1, "2"))
             assert (said := stand.standing()) is not None
-            assert said["burn_usd_per_h"] == 8
+            assert said["burn_usd_per_h"] == 24  # two dollars in five minutes
             await trio.sleep(1000)
             assert (said := stand.standing()) is not None
             assert said["burn_usd_per_h"] is None

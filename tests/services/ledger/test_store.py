@@ -8,7 +8,7 @@ import pytest
 from bus.effects import Keep
 from services.ledger import say
 from services.ledger.database import Database
-from services.ledger.model import BURN_S
+from services.ledger.forecast import BURN_S
 from services.ledger.store import Store, from_ms, to_ms
 from tests.services.ledger.support import OPUS, START, UID, World
 
