@@ -6,6 +6,8 @@ Handlers are plain functions: they call the service's core and return its effect
 is told: `RefusedError` (the user's fault) and `PeerError` (the peer's) become the error reply, or, without an
 id, a message on ``errors``; anything else is a bug of ours and ends the process, whose successor starts from
 its store.
+
+Over 400 lines because facts, commands and what is said after them share one order and one transaction.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ class Station:
         self._keep = keep
         self._do = do
         self._commands: dict[Topic, tuple[type[m.Command], Callable[..., Effects]]] = {}
+        self._reading: set[Topic] = set()  # rows whose commands change nothing
         self._facts: dict[str, Callable[..., Effects]] = {}
         self._messages: dict[Topic, Callable[[Received, datetime], Effects]] = {}
         self._on_connected: list[Callable[[datetime], Effects]] = []
@@ -80,10 +83,19 @@ class Station:
     # registration, before run()
 
     def on_command(
-        self, row: Topic, payload: type[C], handler: Callable[[C, dict[str, str], datetime], Effects]
+        self,
+        row: Topic,
+        payload: type[C],
+        handler: Callable[[C, dict[str, str], datetime], Effects],
+        *,
+        remember: bool = True,
     ) -> None:
-        """The handler returns a `ReplyTo` now, or later from somewhere else."""
+        """The handler returns a `ReplyTo` now, or later from somewhere else. ``remember`` False: it only
+        reads, so that nothing of it, nor its answer, need be kept for when it comes again.
+        """
         self._commands[row] = (payload, handler)
+        if not remember:
+            self._reading.add(row)
         self.bus.subscribe(row)
 
     def on_fact(self, name: str, payload: type[P], handler: Callable[[m.Fact, P, datetime], Effects]) -> None:
@@ -233,7 +245,8 @@ class Station:
                 self._say([ReplyTo(error.request_id, error=RefusedError(error.code, error.message))])
             return
         content = message.topic.encode() + b"\0" + message.payload
-        if command.id is not None:
+        reads = message.row in self._reading
+        if command.id is not None and not reads:
             seen = self.mailbox.seen(command.id, content)
             if seen is not None:
                 self._again(command.id, seen.same_content, seen.reply)
@@ -250,6 +263,9 @@ class Station:
             for reply in failed:
                 self.report(cast(RefusedError, reply.error), message.topic)
             self.act(effects)
+            return
+        if reads:
+            self._say(effects)
             return
         with self._transaction():  # the id is remembered together with what it did, or not at all
             self.mailbox.begin(command.id, content, now)

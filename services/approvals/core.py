@@ -155,6 +155,15 @@ class Gate:
         told += users.changed(self._tokens, self._pending.values(), before, self._approvers)
         return [*told, *self.devices.admit(u.users), *self._for_devices()]
 
+    def rekey(self, tokens: Tokens) -> list[Effect]:
+        """Sign with these from now on. Returns new tokens for what waits."""
+        self._tokens = tokens
+        return [
+            users.token(tokens, a, approver)
+            for a in self._pending.values()
+            for approver in self._approvers.values()
+        ]
+
     # facts of ingest
 
     def question(self, fact: m.Fact, q: m.Question, now: datetime) -> list[Effect]:

@@ -98,6 +98,16 @@ class Audit(Keep):
 
 
 @dataclass(frozen=True, slots=True)
+class SealAnew(Keep):
+    """Trust the audit's head as it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class OldKeys(Do):
+    """Forget the old keys if nothing needs them."""
+
+
+@dataclass(frozen=True, slots=True)
 class SaveUsers(Keep):
     """These are the users of the bus now."""
 

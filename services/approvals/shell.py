@@ -12,20 +12,19 @@ from bus import topics as t
 from bus.api import Received
 from bus.effects import Do, Effect, Keep
 from services._process.context import Context
-from services._process.errors import HomeError
 from services._process.station import Station
 from services._process.store import open_store
 from services.approvals.core import Gate
+from services.approvals.custody import Custody
 from services.approvals.devices import NO_LIMIT, Devices, Limit, no_device
-from services.approvals.model import Decided, NotDecided, Save
+from services.approvals.keys import Keys
+from services.approvals.model import Decided, NotDecided, OldKeys, Save
 from services.approvals.press import Looks, Standing, press
 from services.approvals.rules import Rules
 from services.approvals.store import MIGRATIONS, Store
-from services.approvals.tokens import KEY_BYTES, Tokens
 from services.approvals.users import approvers
 from services.approvals.world import sight
 
-KEY = "approvals.key"  # in the home's secrets
 RECHECK_S = 1.0  # expiry goes by the wall clock, which may be set while we sleep
 LATENCIES_S = (0.005, 0.02, 0.1, 1, 5, 15, 30, 60, 300, 1800, 14400)  # a rule; a quick person; a long lunch
 
@@ -42,14 +41,8 @@ class Shell:
         self._context = context
         self._changed = trio.Event()
         connection = open_store(context.home.store(context.service), MIGRATIONS, durable=True)
-        self.store = Store(connection)
-        key = context.home.read_or_make_secret(KEY).strip()
-        if len(key) < KEY_BYTES:
-            raise HomeError(
-                f"{context.home.secrets / KEY} has {len(key)} characters, and {KEY_BYTES} are needed: "
-                "remove it and start again; a new one is made, and pending approvals get new tokens"
-            )
-        context.log.secret(key)
+        keys = Keys(context.home, context.log.secret)
+        self.store = Store(connection, keys.seal)
         config = context.config.approvals
         users = self.store.users()
         self._standing = Standing()
@@ -57,7 +50,7 @@ class Shell:
             node=context.config.node.name,
             home=str(context.home.path),
             rules=Rules(frozenset(config.auto_approve), config.timeout_for),
-            tokens=Tokens([key.encode()]),
+            tokens=keys.tokens,
             approvers=approvers(users),
             devices=Devices(users, self._limit, self.store.decided_at()),
             pending=self.store.pending(),
@@ -65,6 +58,7 @@ class Shell:
             sight=sight(),
         )
         self.station = Station(context, connection, keep=self._keep, do=self._do)
+        self._custody = Custody(context, self.store, keys, self.gate, self.station)
         self._metrics()
 
     def _metrics(self) -> None:
@@ -89,6 +83,7 @@ class Shell:
 
     async def run(self) -> None:
         station, gate = self.station, self.gate
+        self._custody.begin()
         station.act(gate.tick(self._context.now()))  # what expired while nobody was here
         station.act(gate.snapshots())
         for row in (t.APPROVAL_REQUEST, t.APPROVAL_TOKEN, t.APPROVALS_PENDING, t.DEVICE_PENDING):
@@ -104,6 +99,8 @@ class Shell:
         station.on_command(t.APPROVAL_DECISION, m.Decision, self._decide)
         station.on_command(t.APPROVAL_SHOW, m.ShowApproval, self._show)
         async with trio.open_nursery() as nursery:
+            self._custody.register(nursery)
+            nursery.start_soon(self._custody.run)
             nursery.start_soon(self._watch_the_clock)
             await station.run()
 
@@ -139,12 +136,16 @@ class Shell:
     def _keep(self, effect: Keep) -> None:
         self.store.keep(effect)
         if isinstance(effect, Save):
+            self._custody.kept(effect.approval)
             self._changed.set()
 
     def _do(self, effect: Do) -> None:
         if isinstance(effect, Decided):
             self._decided.labels(effect.decision, effect.via, effect.level).inc()
             self._latency.labels(effect.via).observe(effect.latency_s)
+            self._custody.drop_old_keys()
+        elif isinstance(effect, OldKeys):
+            self._custody.drop_old_keys()
         elif isinstance(effect, NotDecided):
             self._refused.labels(effect.code).inc()
 

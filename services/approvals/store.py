@@ -16,8 +16,10 @@ import msgspec
 
 from bus import messages as m
 from bus.effects import Keep
-from services.approvals import audit
-from services.approvals.model import Approval, Audit, DeviceDecided, Save, SaveUsers
+from services.approvals import chain
+from services.approvals.audit import Row, Seal
+from services.approvals.chain import Chain
+from services.approvals.model import Approval, Audit, DeviceDecided, Save, SaveUsers, SealAnew
 
 MIGRATIONS = (
     """
@@ -52,6 +54,7 @@ CREATE TABLE users (
   user TEXT PRIMARY KEY, role TEXT NOT NULL, max_level TEXT, since TEXT NOT NULL, decided_at TEXT
 ) WITHOUT ROWID;
 """,
+    chain.MIGRATION,
 )
 
 _FIND = "SELECT record, json FROM approvals JOIN inputs ON approval = id"
@@ -60,8 +63,9 @@ _FIND = "SELECT record, json FROM approvals JOIN inputs ON approval = id"
 class Store:
     """Reads at any time; writes within the caller's transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, seal: Seal) -> None:
         self._db = connection
+        self.chain = Chain(connection, seal)
         self._encoder = msgspec.json.Encoder()
         self._decoder = msgspec.json.Decoder(Approval)
 
@@ -81,7 +85,9 @@ class Store:
         if isinstance(effect, Save):
             self._save(effect.approval, effect.new)
         elif isinstance(effect, Audit):
-            self._append(effect)
+            self.chain.append(effect.at, effect.action, effect.approval, effect.data)
+        elif isinstance(effect, SealAnew):
+            self.chain.seal_anew()
         elif isinstance(effect, SaveUsers):
             self._save_users(effect.users)
         elif isinstance(effect, DeviceDecided):
@@ -103,16 +109,6 @@ class Store:
             "VALUES (?, ?, ?, ?, ?, ?)",
             (a.id, a.uid, a.tool_use_id, a.state, a.created_at.isoformat(), record),
         )
-
-    def _append(self, effect: Audit) -> None:
-        row = audit.link(
-            self.audit_head(), effect.at.isoformat(), effect.action, effect.approval, effect.data
-        )
-        self._db.execute(
-            "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)",
-            (row.n, row.at, row.action, row.approval, row.data, row.hash),
-        )
-        self._db.execute("UPDATE audit_head SET n = ?, hash = ?", (row.n, row.hash))
 
     def users(self) -> list[m.BusUser]:
         """As the broker service has last told them."""
@@ -139,14 +135,16 @@ class Store:
     def _approval(self, record: bytes, input_json: str) -> Approval:
         return msgspec.structs.replace(self._decoder.decode(record), input_json=input_json)
 
+    @property
+    def empty(self) -> bool:
+        """Nothing was ever kept here."""
+        first = "SELECT EXISTS (SELECT 1 FROM approvals) OR EXISTS (SELECT 1 FROM audit)"
+        return self.chain.head()[0] == 0 and not self._db.execute(first).fetchone()[0]
+
     def audit_head(self) -> tuple[int, bytes]:
         """Number and hash of the last row, as kept beside the table."""
-        n, digest = self._db.execute("SELECT n, hash FROM audit_head").fetchone()
-        return n, digest
+        return self.chain.head()
 
-    def audit_rows(self, after: int = 0) -> Iterator[audit.Row]:
-        """In order; read as they are asked for, so that a long chain fits any memory."""
-        rows = self._db.execute(
-            "SELECT n, at, action, approval, data, hash FROM audit WHERE n > ? ORDER BY n", (after,)
-        )
-        return (audit.Row(*row) for row in rows)
+    def audit_rows(self, after: int = 0) -> Iterator[Row]:
+        """In order."""
+        return self.chain.rows(after)

@@ -83,7 +83,7 @@ class Shell:
         station.act([users.told(now(), new_id())])
         station.on_command(t.USER_ADD, m.AddUser, lambda c, _, at: users.add(c, at, new_id()))
         station.on_command(t.USER_REMOVE, m.RemoveUser, lambda c, _, at: users.remove(c, at, new_id()))
-        station.on_command(t.USER_LIST, m.ListUsers, lambda c, _values, _at: users.list(c))
+        station.on_command(t.USER_LIST, m.ListUsers, lambda c, _values, _at: users.list(c), remember=False)
         await station.run()
 
     def _keep(self, effect: Keep) -> None:

@@ -18,6 +18,7 @@ from bus.durable import Mailbox
 from bus.effects import Effect, Keep, Post, Publish, ReplyTo
 from bus.topics import Topic
 from services._process.store import transaction
+from services.approvals.audit import Seal
 from services.approvals.core import Gate
 from services.approvals.devices import NO_LIMIT, Devices, Limit
 from services.approvals.model import Approval, Approver
@@ -68,7 +69,8 @@ class World:
         for sql in MIGRATIONS:
             self.db.executescript(sql)
         Mailbox.create_tables(self.db)
-        self.store = Store(self.db)
+        self.store = Store(self.db, Seal(keys))
+        self.store.chain.seal_anew()
         self.mailbox = Mailbox(self.db)
         self.said: list[Effect] = []
         self.crash = Crash.NONE

@@ -78,3 +78,45 @@ def test_the_reason_names_the_row(n: int) -> None:
     broken = audit.verify(rows, head(chain(4))).broken
     assert broken is not None
     assert f"row {n} was changed" in broken.reason
+
+
+def test_a_head_that_another_set_is_found() -> None:
+    rows = chain(4)
+    found = audit.verify(rows, head(rows), sealed=False).broken
+    assert found is not None
+    assert "set by another than the gate" in found.reason
+
+
+def test_a_row_that_was_there_once_must_be_there_as_it_was() -> None:
+    rows = chain(4)
+    assert audit.verify(rows, head(rows), known=[(2, rows[1].hash), (4, rows[3].hash)]).broken is None
+    for known, says in (((2, b"x" * 32), "row 2 is another"), ((7, b"x" * 32), "row 7 was there once")):
+        broken = audit.verify(rows, head(rows), known=[known]).broken
+        assert broken is not None
+        assert says in broken.reason
+
+
+def test_what_the_gate_found_broken_stays_so() -> None:
+    rows = chain(2)
+    rows.append(audit.link(head(rows), "2026-11-21T12:01:00Z", audit.BROKEN, "", {"reason": "cut"}))
+    rows.append(audit.link(head(rows), "2026-11-21T12:02:00Z", "decision", "a1", {}))
+    found = audit.verify(rows, head(rows))
+    assert (found.rows, found.broken and found.broken.n) == (4, 3)
+    assert found.broken is not None
+    assert found.broken.reason.endswith("says: cut")
+
+
+def test_a_seal_is_for_one_head_and_by_one_key() -> None:
+    old, new = b"o" * 32, b"n" * 32
+    seal = audit.Seal([old]).of(7, b"h" * 32)
+    assert audit.Seal([new, old]).fits(seal, 7, b"h" * 32)
+    assert not audit.Seal([new]).fits(seal, 7, b"h" * 32)
+    for other in ((6, b"h" * 32), (7, b"H" * 32)):
+        assert not audit.Seal([old]).fits(seal, *other)
+    assert not audit.Seal([old]).fits(None, 7, b"h" * 32)
+
+
+@pytest.mark.parametrize("text", ["", "7", "x:00", "7:0g", ":"])
+def test_a_noted_head_is_read_or_not(text: str) -> None:
+    assert audit.read(text) is None
+    assert audit.read(audit.written(7, b"h" * 32) + "\n") == (7, b"h" * 32)

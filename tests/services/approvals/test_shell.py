@@ -26,7 +26,8 @@ from services._process.home import Home
 from services._process.logs import captured_log
 from services._process.station import ACKNOWLEDGE_S
 from services.approvals import audit
-from services.approvals.shell import KEY, Shell
+from services.approvals.keys import KEY
+from services.approvals.shell import Shell
 from tests.services.approvals.support import START, fact, question
 
 

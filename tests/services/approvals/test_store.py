@@ -9,9 +9,10 @@ import pytest
 
 from services._process.store import open_store
 from services.approvals import audit
+from services.approvals.audit import Seal
 from services.approvals.model import Audit, Save
 from services.approvals.store import MIGRATIONS, Store
-from tests.services.approvals.support import World
+from tests.services.approvals.support import KEY, World
 
 
 def test_an_approval_comes_back_as_it_was() -> None:
@@ -93,6 +94,6 @@ def test_a_file_is_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "approvals.sqlite"
     for _ in range(2):
         connection = open_store(path, MIGRATIONS, durable=True)
-        assert Store(connection).pending() == []
+        assert Store(connection, Seal([KEY])).pending() == []
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
         connection.close()
