@@ -507,8 +507,8 @@ class ResultEvent(Event, frozen=True, kw_only=True):
     prompt_ids: list[str]
     model: str | None
     num_turns: int
-    cost_usd: float
-    total_cost_usd: float
+    cost_usd: float | None  # None: the agent does not tell (sessions that are followed by their hooks)
+    total_cost_usd: float | None
     usage: Any
     duration_ms: int
     is_error: bool
@@ -1021,6 +1021,25 @@ class BusUsers(Payload, frozen=True, kw_only=True):
     users: list[BusUser]
 
 
+class ScreenShows(Payload, frozen=True, kw_only=True):
+    """tmux → ingest: a dialog on an interactive session's screen keeps it from starting; ``message`` says
+    which, and what to do. Empty: it is gone.
+    """
+
+    process: int
+    message: str
+
+
+class TypeText(Command, frozen=True, kw_only=True):
+    """ingest → tmux: type ``text`` and Enter into the screen of session ``uid``, or press ``key``. Refused
+    with ``busy`` where a dialog or a half-written line stands there.
+    """
+
+    process: int
+    text: str | None = None
+    key: Literal["Escape"] | None = None
+
+
 class SpawnAgent(Command, frozen=True, kw_only=True):
     """ingest → tmux: start the next agent process of session ``uid``, resuming conversation ``resume``."""
 
@@ -1077,6 +1096,7 @@ FACT_TYPES: dict[str, type[Payload]] = {
     "unreported": CostUnreported,
     "running": CostRunning,
     "hold": BudgetHold,
+    "screen": ScreenShows,
     "limit": LimitSeen,
     "limit_over": LimitOver,
     "users": BusUsers,

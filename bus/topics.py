@@ -278,6 +278,7 @@ ADMIT = _command("internal/watchdog/admit", m.Admit, "watchdog", "May an agent b
 EVICT_AGENT = _command(
     "internal/ingest/evict", m.EvictAgent, "ingest", "Memory is short: put it to sleep.", writers=SERVICES
 )
+TYPE_TEXT = _command("internal/tmux/type", m.TypeText, "tmux", "Type into a screen.", writers=SERVICES)
 END_AGENT = _command("internal/ingest/end", m.EndAgent, "ingest", "Let the agent end.", writers=SERVICES)
 
 TABLE: tuple[Topic, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Topic))

@@ -12,7 +12,7 @@ from typing import NoReturn
 import msgspec
 
 from bus import messages as m
-from services.cli import approvals, complete, doctor, money, sessions, system, watch
+from services.cli import approvals, complete, doctor, hooks, money, sessions, system, watch
 from services.cli.line import World
 
 Verb = Callable[[World, argparse.Namespace], Awaitable[int]]
@@ -71,6 +71,7 @@ def build() -> argparse.ArgumentParser:
     _approvals(verbs)
     _money(verbs)
     _system(verbs)
+    _hooks(verbs)
     return parser
 
 
@@ -196,6 +197,23 @@ def _system(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     completion = _verb(verbs, "completion", system.completion, "Print the script for the shell's tab key.")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def _hooks(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "Follow Claude Code sessions that are started elsewhere, through hooks in its settings."
+    parser = verbs.add_parser("hooks", help=about, description=about, allow_abbrev=False)
+    inner = parser.add_subparsers(dest="what", metavar="install|remove|status", required=True)
+    for name, run, help_ in (
+        ("install", hooks.install, "Put our hooks into a settings file, beside what stands there."),
+        ("remove", hooks.remove, "Take them out again; everything else stays."),
+        ("status", hooks.status, "Are they there, and as they should be?"),
+    ):
+        made = _verb(inner, name, run, help_)
+        which = made.add_mutually_exclusive_group()
+        which.add_argument("--user", action="store_true", help="~/.claude/settings.json (the default)")
+        which.add_argument(
+            "--project", action="store_true", help=".claude/settings.local.json in this directory"
+        )
 
 
 def _usd(text: str) -> float | None:

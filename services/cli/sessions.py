@@ -125,7 +125,8 @@ async def end(world: World, args: Namespace) -> int:
     ended: list[str] = []
     failed: dict[str, dict[str, str]] = {}
     async with connected(world) as line:
-        names = [entry.session for entry in await line.sessions() if entry.status not in view.GONE]
+        entries = [entry for entry in await line.sessions() if entry.kind != "external"]  # those are not ours
+        names = [entry.session for entry in entries if entry.status not in view.GONE]
 
         async def end_one(name: str) -> None:
             try:

@@ -8,7 +8,8 @@ from bus import bridge_wire as bw
 from bus import messages as m
 from bus.effects import Effect, ReplyTo
 from bus.errors import RefusedError
-from services.ingest import delivery, holds, rest, say
+from services.ingest import delivery, holds, rest, say, screen
+from services.ingest.hook_model import HOOKED
 from services.ingest.model import Record
 from services.ingest.registry import Registry
 from services.ingest.states import Status
@@ -50,9 +51,12 @@ class Commands(Registry):
         return [*self._close(step), ReplyTo(command.id, result)]
 
     def interrupt(self, command: m.SessionCommand, name: str, now: datetime) -> list[Effect]:
-        session = self._controllable(name, command.uid)
+        session = self._controllable(name, command.uid, "interactive")
         step = self._step(session, now)
-        step.request("interrupt", say.interrupt)
+        if session.record.kind == "interactive":
+            screen.interrupt(step)
+        else:
+            step.request("interrupt", say.interrupt)
         return [*self._close(step), ReplyTo(command.id)]
 
     def change(self, command: m.SetSession, name: str, now: datetime) -> list[Effect]:
@@ -99,8 +103,8 @@ class Commands(Registry):
     def evict(self, command: m.EvictAgent, now: datetime) -> list[Effect]:
         """The watchdog needs the memory of this one's agent, whatever it does."""
         session = self._of(command.uid)
-        if not session.record.living or not session.record.alive:
-            raise RefusedError("unavailable", "it has no agent")
+        if not session.record.living or not session.record.alive or session.record.kind == "external":
+            raise RefusedError("unavailable", "it has no agent of ours")
         step = self._step(session, now)
         rest.hibernate(step, command.reason, force=True)
         return [*self._close(step), ReplyTo(command.id)]
@@ -121,7 +125,7 @@ class Commands(Registry):
             wanted = r.rest is Status.HIBERNATING and command.process == r.process
         else:
             wanted = r.ending = True
-        if wanted and r.living and r.alive:
+        if wanted and r.living and r.alive and r.kind not in HOOKED:
             if r.turn:
                 step.request("interrupt", say.interrupt)
             step.request("end", say.end_session)

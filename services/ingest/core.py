@@ -15,8 +15,10 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect
 from bus.errors import RefusedError
-from services.ingest import delivery, follow, holds, life, limits, questions, rest, turns
+from services.ingest import delivery, follow, holds, hook_questions, life, limits, questions, rest, turns
 from services.ingest.commands import Commands
+from services.ingest.hook_model import HOOKED
+from services.ingest.hooks import Hooks
 from services.ingest.links import Links
 from services.ingest.model import Record, Session
 from services.ingest.states import Status
@@ -24,7 +26,7 @@ from services.ingest.states import Status
 INDEX_S = 0.25  # the index is published at most this often
 
 
-class Sessions(Commands, Links):
+class Sessions(Commands, Links, Hooks):
     """The owner of `sessions/#`. Load what was kept first, then `begin`."""
 
     # ── facts ────────────────────────────────────────────────────────────────────────────────────────────
@@ -76,7 +78,10 @@ class Sessions(Commands, Links):
 
     def answered(self, fact: m.Fact, data: m.Answer, now: datetime) -> list[Effect]:
         step = self._step(self._of(fact.uid), now)
-        questions.answer(step, data)
+        if step.r.kind in HOOKED:
+            hook_questions.answer(step, data)
+        else:
+            questions.answer(step, data)
         return self._close(step)
 
     def held(self, fact: m.Fact, data: m.BudgetHold, now: datetime) -> list[Effect]:

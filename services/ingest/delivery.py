@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from bus import messages as m
 from services.ingest import questions, rest, say, wire
+from services.ingest.hook_model import HOOKED
 from services.ingest.model import Prompt, Record, SendHello, SendLine
 from services.ingest.step import Step
 
@@ -202,7 +203,13 @@ def drop_silent(step: Step) -> bool:
     """Give up what the agent dropped without a word. Returns whether some are still to be watched."""
     r = step.r
     sent = [p for p in step.session.prompts.values() if p.process == r.process]
-    if not r.alive or r.turn or r.compacting or r.questions or step.session.link is None:
+    if (
+        not r.alive
+        or r.turn
+        or r.compacting
+        or r.questions
+        or (step.session.link is None and r.kind not in HOOKED)
+    ):
         return bool(sent)
     for prompt in sent:
         if prompt.sent_at is not None and step.now - prompt.sent_at >= timedelta(seconds=SILENT_S):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from bus import messages as m
 from bus.errors import RefusedError
-from services.ingest import say
+from services.ingest import say, screen
 from services.ingest.model import Held, Record
 from services.ingest.step import Step
 
@@ -63,9 +63,15 @@ def refusal(r: Record) -> RefusedError | None:
 def enforce(step: Step, *, again: bool = False) -> None:
     """Interrupt the running turn of a held session: once, and ``again`` if it goes on all the same."""
     r = step.r
-    if r.held is None or not (r.turn and r.alive and r.living) or r.kind not in CONTROLLED:
+    if r.held is None or not (r.turn and r.alive and r.living) or r.kind == "external":
         return
     turn = f"{r.process}/{r.results}"
+    if r.kind not in CONTROLLED:
+        if r.stopped != turn or again:
+            r.stopped = turn
+            screen.interrupt(step)
+            step.durable = True
+        return
     if r.stopped != turn or (again and "interrupt" not in r.requests.values()):
         r.stopped = turn
         step.request("interrupt", say.interrupt)

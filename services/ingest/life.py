@@ -44,6 +44,10 @@ def started(step: Step, process: int, resume: str | None) -> None:
     session.messages.clear()
     session.calls.clear()
     step.effects.append(DropSeen(r.uid))
+    if r.kind == "interactive":  # its first hook says that it is there; what it is told is typed
+        r.baseline, r.typing = True, None
+        step.changed("an agent process was started")
+        return
     timeout = say.HOOK_TIMEOUT_UNSAFE_S if r.kind == "sdk-url" else say.HOOK_TIMEOUT_S
     step.request("initialize", _initialize, timeout)
     if not r.baseline:
@@ -103,7 +107,8 @@ def gone(step: Step) -> None:
         rest.ask(step, Ask(f"end-{r.uid}", 0, None, reason[:500]))
         return
     process = max(exit_.process, r.process) + 1
-    rest.ask(step, Ask(f"spawn-{r.uid}-{process}", process, r.conversation))
+    begun = r.kind != "interactive" or r.resumed or not r.fresh  # else there is nothing to resume yet
+    rest.ask(step, Ask(f"spawn-{r.uid}-{process}", process, r.conversation if begun else None))
     step.changed(f"the agent is gone: {exit_.reason}")
 
 

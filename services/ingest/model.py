@@ -15,13 +15,17 @@ from msgspec import Struct
 
 from bus.effects import Do, Keep
 from bus.messages import Blocked, CurrentTool, RunningUsage
+from services.ingest.hook_model import HookAnswer, Typing
 from services.ingest.states import Status
 
 # ── kept ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Question(Struct):
-    """A `can_use_tool` of the agent that is open. ``answered`` is the number of the line with its answer."""
+    """A `can_use_tool` of the agent that is open. ``answered`` is the number of the line with its answer.
+
+    For one that came by a hook: 0, and ``hook``. ``left``: we wait no more, but its dialog stands.
+    """
 
     approval: str
     tool: str
@@ -29,6 +33,8 @@ class Question(Struct):
     agent_id: str | None
     input_sha256: str
     answered: int | None = None
+    hook: HookAnswer | None = None
+    left: bool = False
 
 
 class ToolRun(Struct):
@@ -39,6 +45,7 @@ class ToolRun(Struct):
     since: datetime
     agent_id: str | None = None
     asked: str | None = None
+    input: str = ""  # hook sessions: stands for its input, to know its permission request by
 
 
 class Cost(Struct):
@@ -160,6 +167,10 @@ class Record(Struct):
     # sleep
     rest: Status | None = None  # hibernating | hibernated | waking
     wakers: list[str] = []  # request ids of `wake` that wait
+    # sessions that are followed by their hooks
+    pid: int = 0  # external: the agent's process, if it said so
+    typing: Typing | None = None
+    typed: int = 0  # how many requests to type there were
     # wishes and ends
     wanted_model: str | None = None
     wanted_mode: str | None = None
@@ -227,7 +238,7 @@ class Call(Struct):
 class Session:
     """A record with what is around it. ``messages``: message id by parent tool, for agents before 2.1.329."""
 
-    __slots__ = ("ask_again", "calls", "lines", "link", "messages", "prompts", "record")
+    __slots__ = ("ask_again", "calls", "lines", "link", "messages", "prompts", "record", "waiting")
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -236,6 +247,7 @@ class Session:
         self.link: Link | None = None
         self.messages: dict[str | None, str] = {}
         self.calls: dict[str | None, Call] = {}  # model calls that run, by parent tool
+        self.waiting: dict[str, int] = {}  # request id of a question → the HTTP request that waits for it
         self.ask_again = False  # a model call has finished since its cost was asked for
 
 

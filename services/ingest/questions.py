@@ -69,7 +69,10 @@ def ask(step: Step, request_id: str, asked: CanUseTool) -> None:
 
 
 def answer(step: Step, decided: m.Answer) -> None:
-    """The gate has decided. Somebody else's process, or a question that is gone: not applied."""
+    """The gate has decided. Somebody else's process, or a question that is gone: not applied.
+
+    For questions that came by a hook: `services.ingest.hook_questions.answer`.
+    """
     question = step.r.questions.get(decided.request_id) if decided.process == step.r.process else None
     if question is None or question.approval != decided.approval or question.answered is not None:
         if question is None or question.approval != decided.approval:

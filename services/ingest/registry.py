@@ -9,8 +9,9 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish
 from bus.errors import RefusedError
-from services.ingest import delivery, follow, holds, rest
+from services.ingest import delivery, follow, holds, rest, screen
 from services.ingest.deltas import Deltas
+from services.ingest.hook_model import HOOKED
 from services.ingest.model import AskController, Forget, Line, Prompt, Record, Session, Settings
 from services.ingest.states import Status
 from services.ingest.step import Step, state
@@ -29,6 +30,9 @@ class Registry:
         self._links: dict[int, Session] = {}
         self._deltas: dict[int, Deltas] = {}
         self._timers: dict[tuple[str, str], datetime] = {}
+        self._numbers: dict[
+            int, tuple[str, str]
+        ] = {}  # HTTP requests of hooks → uid, request id of a question
         self._behind: dict[int, Session] = {}  # links whose journal was read further than is kept or acked
         self._index_at: datetime | None = None
         self.unknown: dict[str, int] = {}  # frame types that we do not know → how often
@@ -56,7 +60,7 @@ class Registry:
             r = session.record
             if r.ended_at is not None:
                 self._set(r, "forget", r.ended_at + timedelta(seconds=self._settings.keep_ended_s))
-            else:
+            elif r.kind not in HOOKED:
                 self._set(r, "grace", now + timedelta(seconds=GRACE_S))
             if r.ask is not None:
                 effects.append(AskController(r.uid, r.session, r.ask))
@@ -106,6 +110,8 @@ class Registry:
 
     def _close(self, step: Step) -> list[Effect]:
         r = step.r
+        if r.kind == "interactive" and (r.uid, "type") not in self._timers:
+            screen.pump(step)
         if r.initialized and r.baseline:
             self._timers.pop((r.uid, "baseline"), None)
             delivery.pump(step)
@@ -165,9 +171,10 @@ class Registry:
             raise RefusedError("unknown_session", f"{name} has {session.record.status}")
         return session
 
-    def _controllable(self, name: str, uid: str | None) -> Session:
+    def _controllable(self, name: str, uid: str | None, *also: str) -> Session:
+        """``also``: further kinds that can do what is asked."""
         session = self._living(name, uid)
-        if session.record.kind not in ("managed", "sdk-url"):
+        if session.record.kind not in ("managed", "sdk-url", *also):
             raise RefusedError("unavailable", f"a session of kind {session.record.kind} cannot be told that")
         if not session.record.alive:
             raise RefusedError("unavailable", f"{name} has no agent at the moment ({session.record.status})")

@@ -24,15 +24,9 @@ from services._process.station import Station
 from services._process.store import open_store
 from services.ingest.core import INDEX_S, Sessions
 from services.ingest.deltas import JOIN_S
-from services.ingest.model import (
-    AskController,
-    Close,
-    SendAck,
-    SendBye,
-    SendHello,
-    SendLine,
-    Settings,
-)  # fmt: skip
+from services.ingest.hook_model import HOOKED
+from services.ingest.hooks_shell import HooksShell
+from services.ingest.model import AskController, Close, SendAck, SendBye, SendHello, SendLine, Settings
 from services.ingest.server import Connection, Server, same
 from services.ingest.store import MIGRATIONS, Store
 
@@ -68,6 +62,7 @@ class Shell:
         self.sessions.load(self.store.records(), self.store.prompts(), self.store.lines())
         self.station = Station(context, connection, keep=self.store.keep, do=self._do)
         self.server = Server(self)
+        self.hooks = HooksShell(context, self.sessions, self.station.act)
         self.port = 0
         self._metrics()
 
@@ -107,6 +102,7 @@ class Shell:
             station.on_fact("started", m.AgentStarted, core.started)
             station.on_fact("exited", m.AgentExited, core.exited)
             station.on_fact("answer", m.Answer, core.answered)
+            station.on_fact("screen", m.ScreenShows, core.screen_shows)
             station.on_fact("hold", m.BudgetHold, core.held)
             station.on_command(
                 t.SESSION_PROMPT, m.Prompt, lambda c, v, now: core.prompt(c, v["session"], now)
@@ -133,6 +129,7 @@ class Shell:
             config = context.config
             port = port_for(config, context.home, "ingest", "port")
             self.port = await nursery.start(self.server.run, config.ingest.host, port)
+            await nursery.start(self.hooks.run)
             nursery.start_soon(self._tick)
             if self._join_s > 0:
                 nursery.start_soon(self._join)
@@ -148,7 +145,7 @@ class Shell:
         status = None
         if not same(token, token_sha256) or known is None:
             status = 401
-        elif bridge is not (kind == "managed"):
+        elif kind in HOOKED or bridge is not (kind == "managed"):
             status = 403  # the right session's token on the wrong protocol
         if status is not None:
             self._refused.labels(str(status)).inc()
@@ -240,6 +237,8 @@ class Shell:
         if isinstance(effect, AskController):
             if self._nursery is not None:
                 self._nursery.start_soon(self._ask, effect)
+            return
+        if self.hooks.do(effect):
             return
         connection = self.server.connections.get(getattr(effect, "link", 0))
         if connection is None:

@@ -17,6 +17,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.codec import encode_data
 from bus.effects import Effect, Post, Publish
+from services.ingest.hook_model import HOOKED
 from services.ingest.model import (
     DropLines,
     KeepEvent,
@@ -60,6 +61,14 @@ def derive(session: Session) -> Status:
     return Status.READY if r.fresh else Status.WAITING_INPUT
 
 
+def connected(session: Session) -> bool:
+    """Whether its agent is within reach: by its connection, or because its hooks spoke."""
+    r = session.record
+    if r.kind in HOOKED:
+        return r.living and r.alive and r.initialized
+    return session.link is not None and session.link.greeted
+
+
 def state(session: Session, node: str) -> m.SessionState:
     r = session.record
     return m.SessionState(
@@ -78,10 +87,10 @@ def state(session: Session, node: str) -> m.SessionState:
         last_activity_at=r.last_activity_at,
         turns=r.turns,
         queued_prompts=sum(not p.delivered for p in session.prompts.values()),
-        pending_approvals=[q.approval for q in r.questions.values() if q.answered is None],
+        pending_approvals=[q.approval for q in r.questions.values() if q.answered is None and not q.left],
         current_tool=r.current_tool,
         last_message=r.last_message,
-        connected=session.link is not None and session.link.greeted,
+        connected=connected(session),
         pinned=r.pinned,
         parent=r.parent,
         blocked=r.blocked,

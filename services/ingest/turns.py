@@ -45,7 +45,7 @@ def on_assistant(step: Step, frame: wire.Assistant) -> None:
         )
         if main:
             r.last_message = cut.text(text.strip(), cut.LAST_MESSAGE)
-            r.asks_back = _asks_back(text)
+            r.asks_back = asks_back(text)
             step.changed()
     for block in blocks:
         if block.type == "tool_use" and block.id:
@@ -53,7 +53,7 @@ def on_assistant(step: Step, frame: wire.Assistant) -> None:
             questions.tool_started(step, block.name, block.id[: wire.MAX_ID_CHARS], bytes(block.input), agent)
 
 
-def _asks_back(text: str) -> str | None:
+def asks_back(text: str) -> str | None:
     """The last paragraph if it ends with a question mark: a cheap sign that the agent wants an answer, wrong
     where a question is rhetorical or followed by a closing remark. It only makes an event.
     """

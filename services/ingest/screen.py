@@ -1,0 +1,88 @@
+"""Prompts and keys for the screen of an interactive session, by way of the tmux controller. Pure.
+
+A prompt is typed only while nothing runs and no dialog stands: keys that fall into a dialog would answer it.
+So prompts wait for the end of the turn, one at a time. The controller looks at the screen before it types and
+refuses (``busy``) where a dialog or somebody's half-written line stands; then it is tried again. That it was
+typed is `typed`; that the agent has it, its UserPromptSubmit (`hooks`).
+
+The one exception to "typed once": the controller dies between the keys and its answer, and the agent's hook
+is lost as well (ingest was away).
+"""
+
+from __future__ import annotations
+
+from services.ingest import delivery
+from services.ingest.hook_model import PressKey, TypeIn, Typing
+from services.ingest.model import Prompt
+from services.ingest.step import Step
+
+AGAIN_S = 3.0  # after the controller refused
+
+
+def pump(step: Step) -> None:
+    """Have the next prompt typed, if the screen takes one."""
+    r = step.r
+    listens = r.living and r.alive and r.initialized and not r.ending and r.blocked is None
+    if not listens or r.turn or r.compacting or r.questions or r.typing is not None:
+        return
+    prompt = next(
+        (p for p in step.session.prompts.values() if p.process != r.process and not p.running), None
+    )
+    if prompt is None:
+        return
+    r.typed += 1
+    r.typing = Typing(f"type-{r.uid}-{r.typed}", prompt.uuid)
+    step.changed()
+    ask(step)
+
+
+def ask(step: Step) -> None:
+    """(Again) what the record says is being typed."""
+    r = step.r
+    prompt = step.session.prompts.get(r.typing.uuid) if r.typing is not None else None
+    if r.typing is None or prompt is None or not r.alive:
+        r.typing = None
+        return
+    step.effects.append(TypeIn(r.uid, r.process, r.typing.id, prompt.text))
+
+
+def typed(step: Step, request_id: str, ok: bool) -> bool:
+    """The controller has answered. Returns whether it is to be tried again."""
+    r = step.r
+    if r.typing is None or r.typing.id != request_id:
+        return False
+    prompt = step.session.prompts.get(r.typing.uuid)
+    r.typing = None
+    step.changed()
+    if ok and prompt is not None:
+        _there(step, prompt)
+    return not ok and prompt is not None
+
+
+def submitted(step: Step, text: str) -> Prompt | None:
+    """The agent took up a prompt: one of ours, if it says the same."""
+    r = step.r
+    said = _plain(text)
+    for prompt in step.session.prompts.values():
+        typed_here = prompt.process == r.process or (r.typing is not None and r.typing.uuid == prompt.uuid)
+        if typed_here and not prompt.running and _plain(prompt.text) == said:
+            prompt.running = True
+            _there(step, prompt)
+            return prompt
+    return None
+
+
+def _there(step: Step, prompt: Prompt) -> None:
+    prompt.process, prompt.sent_at = step.r.process, step.now
+    delivery.delivered(step, prompt)
+    if prompt.uuid in step.session.prompts:
+        step.keep_prompt(prompt)
+
+
+def interrupt(step: Step) -> None:
+    step.effects.append(PressKey(step.r.uid, step.r.process, "Escape"))
+
+
+def _plain(text: str) -> str:
+    """As the screen may give it back: without spaces at the ends of lines."""
+    return "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").strip().split("\n"))

@@ -1,0 +1,354 @@
+"""Sessions that are followed by their hooks: what those of a real screen become, and who answers first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus import messages as m
+from bus.errors import RefusedError
+from services.ingest import hook_wire
+from services.ingest.hook_model import PressKey, TypeIn
+from services.ingest.wire import WireError
+from tests.services.ingest.hook_support import CONVERSATION, HookPlay, recorded_hooks
+from tests.services.ingest.support import UID
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> HookPlay:
+    return HookPlay(tmp_path / "ingest.sqlite")
+
+
+@pytest.fixture
+def external(play: HookPlay) -> HookPlay:
+    """An external session in a turn."""
+    play.post("SessionStart", source="startup", model="claude-opus-5-5")
+    play.post("UserPromptSubmit", prompt="go on", permission_mode="default")
+    return play
+
+
+# ── what a real screen posts ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_recorded_screen_becomes_a_session(play: HookPlay) -> None:
+    statuses = []
+    for event, body in recorded_hooks("screen-2.1.329-basic.ndjson"):
+        number = play.post_body(event, body)
+        statuses.append(play.state().status)
+        if event == "PermissionRequest":
+            assert play.state().status == "waiting_approval"
+            play.decide("expired")  # as it was recorded: answered with {}, the dialog decided
+        assert play.answer_to(number) == {}
+        play.later(0.3)
+    state = play.state()
+    assert (state.session, state.kind, state.status) == ("work", "external", "ended")
+    assert state.agent.session_id == "8a8b32a5-b95e-44d1-96fe-7fc272f5ecf5"
+    assert state.permission_mode == "acceptEdits"
+    assert state.turns == 6
+    assert {"working", "waiting_approval", "waiting_input"} <= set(statuses)
+    texts = [e["text"] for e in play.events("message") if e["role"] == "assistant"]
+    assert texts[:2] == ["hello from tmux", "finished one"]
+    tools = [(e["tool"], e["phase"]) for e in play.events("tool") if e["phase"] != "progress"]
+    assert tools[:2] == [("Bash", "started"), ("Bash", "finished")]
+    assert [f.kind for f in play.facts("question")] == ["tool", "tool", "tool", "question"]
+    assert [f.session for f in play.facts("opened")] == ["work"]
+    numbers = [e["seq"] for e in play.events()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_compacting_clearing_and_failing_as_recorded(play: HookPlay) -> None:
+    """``/clear`` ends the conversation and begins another: an external session of the same name."""
+    seen = []
+    for event, body in recorded_hooks("screen-2.1.329-hook-events.ndjson"):
+        play.post_body(event, body)
+        seen.append((event, play.state().uid, play.state().status))
+    assert {status for event, _, status in seen if event == "PreCompact"} == {"compacting"}
+    assert len({uid for _, uid, _ in seen}) == 2
+    assert {s.session for s in (play.state(),)} == {"work"}
+    assert [e["is_error"] for e in play.events("result")] == [False, False, True]
+    assert any(e["code"] == "unknown" and "400" in e["message"] for e in play.events("error"))
+    assert [e["is_error"] for e in play.events("tool") if e["phase"] == "finished"] == [False, True]
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_external_sessions_are_named_after_their_directory(play: HookPlay) -> None:
+    for number, cwd in enumerate(("/home/user/My Shop!", "/srv/my-shop", "/", "/x/" + "ä" * 90)):
+        play.post("SessionStart", source="startup", cwd=cwd, session_id=f"c{number}")
+    names = [f.session for f in play.facts("opened")]
+    assert names == ["my-shop", "my-shop-2", "session", "session-2"]
+    play.post("SessionEnd", reason="prompt_input_exit", session_id="c1")
+    play.post("SessionStart", source="startup", cwd="/a/my-shop", session_id="c9")
+    play.post("SessionEnd", reason="prompt_input_exit", session_id="c9")
+    play.post("SessionEnd", reason="prompt_input_exit", session_id="c0")
+    play.post("SessionStart", source="resume", cwd="/elsewhere", session_id="c1")
+    assert [f.session for f in play.facts("opened")][4:] == ["my-shop-2", "my-shop-2"]
+
+
+def test_hooks_of_a_session_of_ours_make_no_external_one(play: HookPlay) -> None:
+    play.open()
+    play.say({"type": "system", "subtype": "init", "session_id": CONVERSATION, "uuid": "i"})
+    number = play.post("UserPromptSubmit", prompt="x")
+    assert play.answer_to(number) == {}
+    assert len(play.facts("opened")) == 1
+
+
+def test_an_external_session_ends_with_its_process_and_is_not_controlled(external: HookPlay) -> None:
+    play = external
+    number = play.asks(pid=4711)
+    name, uid = play.state().session, play.uid
+    with pytest.raises(RefusedError, match="cannot be told"):
+        play.core.interrupt(m.SessionCommand(id="i"), name, play.now)
+    with pytest.raises(RefusedError, match="followed"):
+        play.core.prompt(m.Prompt(id="p", text="x"), name, play.now)
+    play.post("Notification", message="hm", pid=4711)
+    assert play.core.processes() == [(uid, 4711)]
+    play.act(play.core.process_gone(uid, play.now))
+    assert play.state().status == "ended"
+    assert play.answer_to(number) == {}
+    assert [f.approval for f in play.facts("withdrawn")] == [f.approval for f in play.facts("question")]
+
+
+# ── who answers first ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("decision", ["approved", "denied"])
+def test_the_bus_answers_first(external: HookPlay, decision: str) -> None:
+    play = external
+    number = play.asks()
+    assert play.answer_to(number) is None
+    assert play.state().pending_approvals == [play.facts("question")[0].approval]
+    assert play.facts("question")[0].tool_use_id == "toolu_1"
+    play.decide(decision)
+    said: Any = play.answer_to(number)
+    given = said["hookSpecificOutput"]["decision"]
+    if decision == "approved":
+        assert given == {"behavior": "allow", "updatedInput": {"command": "touch x"}}
+        assert play.applied() == [], "not before the agent shows it"
+        play.later(0.3)
+        play.ran()
+    else:
+        assert given == {"behavior": "deny", "message": "no"}
+        play.post("PreToolUse", tool_name="Read", tool_input={}, tool_use_id="toolu_2")
+    assert play.applied() == [True]
+    assert play.state().status == "working"
+    play.post("Stop", last_assistant_message="done?")
+    assert play.state().status == "waiting_input"
+    assert play.applied() == [True]
+    assert play.facts("withdrawn") == []
+
+
+def test_yes_at_the_screen_first(external: HookPlay) -> None:
+    play = external
+    number = play.asks()
+    play.later(5)
+    play.ran()
+    assert play.answer_to(number) == {}
+    assert [f.reason for f in play.facts("withdrawn")] == ["answered at the screen"]
+    play.decide("cancelled")
+    assert play.applied() == [False]
+    assert play.state().status == "working"
+
+
+def test_no_at_the_screen_first_hangs_up_and_ends_the_turn(external: HookPlay) -> None:
+    play = external
+    number = play.asks()
+    play.hang_up(number)
+    assert len(play.facts("withdrawn")) == 1
+    assert play.state().status == "waiting_input"
+    play.decide("approved")  # it had been on its way
+    assert play.applied() == [False]
+    assert play.answer_to(number) is None
+
+
+@pytest.mark.parametrize("decision", ["approved", "denied"])
+def test_a_decision_after_yes_at_the_screen_is_not_applied(external: HookPlay, decision: str) -> None:
+    """The tool runs for 20 s already when the bus decides."""
+    play = external
+    play.asks()
+    play.later(20)
+    play.decide(decision)
+    play.later(1)
+    play.ran(duration_ms=20_500)
+    assert play.applied() == [False]
+
+
+def test_a_changed_input_that_did_not_run_is_not_applied(external: HookPlay) -> None:
+    play = external
+    for index, ran in enumerate(("touch y", "touch x")):
+        number = play.asks(tool_use_id=f"toolu_{index}")
+        play.decide("approved", input_json='{"command": "touch y"}')
+        said: Any = play.answer_to(number)
+        assert said["hookSpecificOutput"]["decision"]["updatedInput"] == {"command": "touch y"}
+        play.later(0.3)
+        play.ran(ran, tool_use_id=f"toolu_{index}")
+    assert play.applied() == [True, False]
+
+
+def test_expiry_answers_nothing_and_the_dialog_stays(external: HookPlay) -> None:
+    play = external
+    number = play.asks()
+    play.decide("expired")
+    assert play.answer_to(number) == {}
+    assert play.applied() == [False]
+    assert (play.state().status, play.state().pending_approvals) == ("waiting_approval", [])
+    play.ran()
+    assert play.state().status == "working"
+    assert play.applied() == [False]
+
+
+def test_a_restart_ends_what_waited_and_leaves_the_dialog(external: HookPlay) -> None:
+    play = external
+    play.asks()
+    play.crash()
+    play.act(play.core.begin_hooks(play.now))
+    assert len(play.facts("withdrawn")) == 1
+    assert (play.state().status, play.state().pending_approvals) == ("waiting_approval", [])
+    play.decide("cancelled")
+    assert play.applied() == [False]
+    play.later(60)
+    assert play.state().status == "waiting_approval", "no bridge is waited for"
+    play.post("UserPromptSubmit", prompt="something else")
+    assert play.state().status == "working"
+
+
+def test_questions_are_answered_and_subagents_go_on(external: HookPlay) -> None:
+    play = external
+    questions = [{"question": "Which colour?", "options": [{"label": "Red"}]}]
+    asked: dict[str, Any] = {"tool_name": "AskUserQuestion", "tool_input": {"questions": questions}}
+    sub = play.asks("ls", "toolu_sub", agent_id="agent-1")
+    play.post("PreToolUse", tool_use_id="toolu_q", **asked)
+    number = play.post("PermissionRequest", **asked)
+    assert [f.agent_id for f in play.facts("question")] == ["agent-1", None]
+    answered = {"questions": questions, "answers": {"Which colour?": "Red"}}
+    play.decide("approved", input_json=json.dumps(answered))
+    said: Any = play.answer_to(number)
+    assert said["hookSpecificOutput"]["decision"]["updatedInput"] == answered
+    play.later(0.3)
+    play.post("PostToolUse", tool_use_id="toolu_q", duration_ms=1, **{**asked, "tool_input": answered})
+    play.post("Stop", last_assistant_message="done")
+    assert play.applied() == [True]
+    assert play.answer_to(sub) is None, "the background agent still asks"
+    assert play.state().status == "waiting_approval"
+
+
+def test_the_same_command_twice_is_two_approvals(external: HookPlay) -> None:
+    play = external
+    for tool_use_id in ("toolu_1", "toolu_2"):
+        play.post("PreToolUse", tool_name="Bash", tool_input={"command": "x"}, tool_use_id=tool_use_id)
+    for _ in range(2):
+        play.post("PermissionRequest", tool_name="Bash", tool_input={"command": "x"})
+    assert [f.tool_use_id for f in play.facts("question")] == ["toolu_1", "toolu_2"]
+    assert len({f.approval for f in play.facts("question")}) == 2
+
+
+# ── interactive sessions ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_interactive_session_is_typed_into_one_prompt_at_a_time(play: HookPlay) -> None:
+    play.interactive()
+    for text in ("first", "second"):
+        play.act(play.core.prompt(m.Prompt(id=text, text=text), "one", play.now))
+    assert play.replies[-1].result.method == "tmux"
+    assert [d for d in play.done if isinstance(d, TypeIn)] == [], "it has not begun"
+    play.post("SessionStart", source="startup")
+    [first] = [d for d in play.done if isinstance(d, TypeIn)]
+    assert (first.text, play.state().status) == ("first", "ready")
+    play.act(play.core.typed(UID, first.id, False, play.now))  # busy: a dialog, or somebody types
+    play.later(1)
+    assert len([d for d in play.done if isinstance(d, TypeIn)]) == 1
+    play.later(3)
+    again = [d for d in play.done if isinstance(d, TypeIn)][-1]
+    assert (again.text, again.id != first.id) == ("first", True)
+    play.crash()
+    play.act(play.core.begin_hooks(play.now))
+    assert [d for d in play.done if isinstance(d, TypeIn)][-1] == again, "asked again, with the same id"
+    play.post("UserPromptSubmit", prompt="first ")
+    play.act(play.core.typed(UID, again.id, True, play.now))
+    phases = [(e["prompt_id"], e["phase"]) for e in play.events("prompt") if e["phase"] != "queued"]
+    assert phases == [("first", "delivered")]
+    play.post("Stop", last_assistant_message="done")
+    assert play.events("result")[-1]["prompt_ids"] == ["first"]
+    assert [d for d in play.done if isinstance(d, TypeIn)][-1].text == "second"
+
+
+def test_nothing_is_typed_into_a_dialog(play: HookPlay) -> None:
+    play.interactive()
+    play.post("SessionStart", source="startup")
+    play.post("UserPromptSubmit", prompt="at the screen")
+    play.asks()
+    play.decide("expired")
+    play.act(play.core.prompt(m.Prompt(id="p", text="1"), "one", play.now))
+    play.later(60)
+    assert [d for d in play.done if isinstance(d, TypeIn)] == []
+
+
+def test_an_interactive_session_is_interrupted_with_escape(play: HookPlay) -> None:
+    play.interactive()
+    play.post("SessionStart", source="startup")
+    play.post("UserPromptSubmit", prompt="go")
+    play.act(play.core.interrupt(m.SessionCommand(id="i"), "one", play.now))
+    assert [d.key for d in play.done if isinstance(d, PressKey)] == ["Escape"]
+    play.act(play.core.pressed(UID, 1, True, play.now))
+    assert play.state().status == "waiting_input"
+
+
+def test_a_dialog_before_the_start_is_told_until_it_is_gone(play: HookPlay) -> None:
+    play.interactive()
+    shows = m.ScreenShows(process=1, message="trust?")
+    play.act(play.core.screen_shows(m.Fact(id="s", type="screen", uid=UID, at=play.now), shows, play.now))
+    assert (play.state().status, play.state().error) == ("starting", "trust?")
+    play.post("SessionStart", source="startup")
+    assert (play.state().status, play.state().error, play.state().connected) == ("ready", None, True)
+
+
+def test_a_screen_that_dies_comes_back_with_its_conversation(play: HookPlay) -> None:
+    play.interactive()
+    died = m.AgentExited(process=1, exit_code=1, reason="died", final=False)
+    play.post("SessionStart", source="startup")
+    play.fact(died)
+    assert (play.asked()[-1].process, play.asked()[-1].resume) == (2, None), "nothing to resume yet"
+    play.fact(m.AgentStarted(process=2, resume=None))
+    play.post("UserPromptSubmit", prompt="go")
+    number = play.asks()
+    play.fact(m.AgentExited(process=2, exit_code=None, reason="died", final=False))
+    assert (play.asked()[-1].process, play.asked()[-1].resume) == (3, CONVERSATION)
+    assert play.state().status == "disconnected"
+    assert len(play.facts("withdrawn")) == 1
+    play.hang_up(number)
+    assert len(play.facts("withdrawn")) == 1
+
+
+# ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"{}", b"\xff", b'{"session_id":"x","hook_event_name":"Stop"}',
+        b'{"session_id":"","hook_event_name":"PreToolUse"}', b"[" * 100_000,
+        b'{"session_id":"%s","hook_event_name":"PreToolUse"}' % (b"x" * 300),
+    ],
+)  # fmt: skip
+def test_what_is_no_hook_is_refused(body: bytes) -> None:
+    with pytest.raises(WireError):
+        hook_wire.decode("PreToolUse", body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON)
+def test_the_same_input_is_known_again_however_it_is_written(value: Any) -> None:
+    compact = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    assert hook_wire.same_input(json.dumps(value, indent=2, sort_keys=True)) == hook_wire.same_input(compact)
+    assert hook_wire.same_input(json.dumps({"x": value})) != hook_wire.same_input(json.dumps({"y": value}))
