@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import re
 import typing
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
@@ -12,7 +13,7 @@ from typing import NoReturn
 import msgspec
 
 from bus import messages as m
-from services.cli import approvals, complete, doctor, hooks, money, sessions, system, watch
+from services.cli import approvals, complete, doctor, hooks, money, sessions, system, users, watch
 from services.cli.line import World
 
 Verb = Callable[[World, argparse.Namespace], Awaitable[int]]
@@ -34,6 +35,7 @@ Pointsman supervises Claude Code sessions over MQTT.
   pointsman health                  is everything running?
   pointsman doctor                  what is missing on this machine, and how to mend it
   pointsman bus                     how to connect with any MQTT client
+  pointsman device add NAME --max-level low   a button that may approve
 
 `pointsman VERB --help` says more; every verb takes --json. Start it all with `make run`.
 """
@@ -72,6 +74,7 @@ def build() -> argparse.ArgumentParser:
     _money(verbs)
     _system(verbs)
     _hooks(verbs)
+    _users(verbs)
     return parser
 
 
@@ -214,6 +217,49 @@ def _hooks(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         which.add_argument(
             "--project", action="store_true", help=".claude/settings.local.json in this directory"
         )
+
+
+def _family(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, about: str
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    """A verb that has verbs of its own."""
+    made = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
+    return made.add_subparsers(dest="what", metavar="VERB", required=True)
+
+
+def _users(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    user = _family(verbs, "user", "Who may come to the bus.")
+    add = _verb(user, "add", users.add, "Let somebody in; prints what they need.")
+    add.add_argument("name", metavar="NAME", help="lower-case letters, digits and hyphens")
+    add.add_argument("--role", required=True, choices=("viewer", "approver", "operator", "device"))
+    add.add_argument("--max-level", choices=m.LEVELS, metavar="L", help="what they may approve at most")
+    remove = _verb(user, "remove", users.remove, "Cut somebody off, at once.")
+    remove.add_argument("name", metavar="NAME")
+    _verb(user, "list", users.list_users, "List all users.")
+
+    device = _family(verbs, "device", "Buttons, remote controls and phones that decide.")
+    add = _verb(device, "add", users.add, "Let a device in; prints what it needs.")
+    add.add_argument("name", metavar="NAME", help="lower-case letters, digits and hyphens")
+    add.add_argument(
+        "--max-level", choices=m.LEVELS, required=True, metavar="L", help="what it may decide at most"
+    )
+    add.set_defaults(role="device")
+
+    audit = _family(verbs, "audit", "What was asked and decided, by whom.")
+    verify = _verb(audit, "verify", users.verify, "Prove that no row was changed, and none is missing.")
+    verify.add_argument("--head", type=_head, metavar="N:HASH", help="one that was printed before")
+    export = _verb(audit, "export", users.export, "Print all rows, one JSON document a line.")
+    export.add_argument("--after", type=_natural, default=0, metavar="N", help="only rows after this number")
+
+    keys = _family(verbs, "keys", "The keys that approval tokens are made with.")
+    rotate = _verb(keys, "rotate", users.rotate, "Make a new key; what waits can still be decided.")
+    rotate.add_argument("--now", action="store_true", help="tokens that were read before are void at once")
+
+
+def _head(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,18}:[0-9a-f]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no head, such as `pointsman audit verify` prints")
+    return text
 
 
 def _usd(text: str) -> float | None:

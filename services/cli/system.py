@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from argparse import Namespace
@@ -25,6 +26,7 @@ from services.cli.line import USER, Snapshots, UsageError, World, connected
 from services.cli.out import say, say_json
 from services.cli.text import clean, one_line
 
+ROLE_S = 3.0
 STALE_S = 30.0  # three heartbeats of ten seconds
 
 
@@ -114,7 +116,7 @@ async def bus(world: World, args: Namespace) -> int:
         file = world.home.bus_password_file(name)
         if not t.PARAMETERS["user"].match(name) or not file.exists():
             raise RefusedError("bad_request", f"there is no user {one_line(name)!r} of the bus")
-        user, role = name, "operator" if name == USER else "service" if name.startswith("service-") else None
+        user, role = name, await _role(world, name)
     document = {
         "host": host,
         "port": port,
@@ -136,6 +138,17 @@ async def bus(world: World, args: Namespace) -> int:
         f"-v -t '{config.bus.root}/{config.node.name}/sessions/+/events/+'"
     )
     return 0
+
+
+async def _role(world: World, name: str) -> str | None:
+    """Known without asking for those who are there from the start; None where nobody can be asked."""
+    if name == USER or name.startswith("service-"):
+        return "operator" if name == USER else "service"
+    with contextlib.suppress(BusDownError, RefusedError):
+        async with connected(world) as line:
+            found = await line.ask(t.USER_LIST, m.ListUsers(), timeout_s=ROLE_S)
+        return next((user["role"] for user in found["users"] if user["user"] == name), None)
+    return None
 
 
 async def logs(world: World, args: Namespace) -> int:
