@@ -181,12 +181,13 @@ class Shell:
         again = self._begun()
         if again:
             return True
+        mark = {"POINTSMAN_SESSION_UID": launch.uid}  # by which the watchdog knows whose memory it is
         spec = keeper.pack_spec(launch.argv, launch.cwd, launch.env)
         command = [sys.executable, "-I", "-S", keeper.__file__, str(self._dir.path), str(launch.process)]
         with trio.move_on_after(START_WAIT_S):
             while not self._begun():
                 done = await trio.run_process(
-                    command, stdin=spec, capture_stderr=True, check=False, start_new_session=True, env={}
+                    command, stdin=spec, capture_stderr=True, check=False, start_new_session=True, env=mark
                 )
                 if done.returncode != keeper.ALREADY:
                     raise WorldError(f"the keeper could not start the agent: {done.stderr.decode().strip()}")

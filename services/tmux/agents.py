@@ -29,7 +29,8 @@ _WORD = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,199}$")  # model names 
 # around us, which would take the new one for its child.
 _NOT_PASSED = frozenset({
     "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "TMUX", "TMUX_PANE", "CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT",
-    "CLAUDE_CODE_SESSION_ACCESS_TOKEN", "POINTSMAN_SESSION", "POINTSMAN_BUS_PASSWORD_FILE",
+    "CLAUDE_CODE_SESSION_ACCESS_TOKEN", "POINTSMAN_SESSION", "POINTSMAN_SESSION_UID",
+    "POINTSMAN_BUS_PASSWORD_FILE",
 })  # fmt: skip
 
 
@@ -114,8 +115,10 @@ def mode(record: Record) -> str:
     return "default" if asked == "manual" else asked
 
 
-def environment(environ: Mapping[str, str], node: str, session: str) -> dict[str, str]:
-    """What the agent sees: the environment in which supervisord was started, and who it is here."""
+def environment(environ: Mapping[str, str], node: str, session: str, uid: str = "") -> dict[str, str]:
+    """What the agent sees: the environment in which supervisord was started, and who it is here. By the uid
+    the watchdog knows its processes, whoever their parent is.
+    """
     kept = {
         name: value
         for name, value in environ.items()
@@ -125,6 +128,7 @@ def environment(environ: Mapping[str, str], node: str, session: str) -> dict[str
         **kept,
         "POINTSMAN_NODE": node,
         "POINTSMAN_SESSION": session,
+        "POINTSMAN_SESSION_UID": uid,
         "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS": "1",
     }
 
@@ -138,7 +142,7 @@ def launch(record: Record, environ: Mapping[str, str], node: str, ingest_port: i
         "process": record.process,
         "argv": argv(record, ingest_port),
         "cwd": record.asked.cwd,
-        "env": environment(environ, node, record.session),
+        "env": environment(environ, node, record.session, record.uid),
         "ingest_url": f"ws://127.0.0.1:{ingest_port}/ws/sessions/{record.session}",
         "token": record.token,
         "resume": record.resume,

@@ -40,8 +40,9 @@ def main(arguments: list[str]) -> int:
         return 2
     if not (folder / f"pid.{number}").exists() and not (folder / f"exit.{number}").exists():
         # A clean environment: what the agent may see stands in the launch file alone.
+        mark = {"POINTSMAN_SESSION_UID": str(launch["uid"])}  # by which the watchdog knows whose memory it is
         started = subprocess.run(
-            [sys.executable, "-I", "-S", str(KEEPER), str(folder), number], input=spec, env={}, check=False
+            [sys.executable, "-I", "-S", str(KEEPER), str(folder), number], input=spec, env=mark, check=False
         )
         if started.returncode:
             print(

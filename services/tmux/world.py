@@ -95,7 +95,17 @@ class World:
         _write_private(folder / "launch.json", msgspec.json.encode(launch))
         module = "services.tmux.launcher" if record.asked.kind == "sdk-url" else "services.bridge"
         # Safe path: the agent's directory must not be able to shadow our modules.
-        program = ["env", "PYTHONSAFEPATH=1", f"PYTHONPATH={ROOT}", sys.executable, "-m", module, str(folder)]
+        mark = f"POINTSMAN_SESSION_UID={record.uid}"  # whose memory it is
+        program = [
+            "env",
+            mark,
+            "PYTHONSAFEPATH=1",
+            f"PYTHONPATH={ROOT}",
+            sys.executable,
+            "-m",
+            module,
+            str(folder),
+        ]
         more = {"uid": record.uid, "process": record.process, "program": program, "cwd": record.asked.cwd}
         socket = self.home.tmux_socket
         if pane is not None:

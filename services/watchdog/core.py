@@ -13,13 +13,14 @@ so does everything that is said. ``health`` is said when it has changed in more 
 | healthy | else |
 
 Silence of `STALE_S` is told once (``service_stale``), whatever the service's last word: a service that its
-supervisor brings back sooner is not worth an event. That it is back shows in ``health``.
+supervisor brings back sooner is not worth an event. That it is back shows in ``health``. What is done about a
+service that hangs stands in `repairs`, what about memory in `breaker` and `fleet`; here it is put together.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -29,14 +30,16 @@ from msgspec import structs
 from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish
-from services.watchdog.breaker import Breaker
+from services.watchdog.breaker import Breaker, Measured
+from services.watchdog.fleet import Fleet, Limits, Usage
 from services.watchdog.pulse import STALE_S, Pulse, Verdict
+from services.watchdog.repairs import Repairs
 
 CONTRACT = 1
 SAY_EVERY_S = 10.0
 LATE_TICK_S = 5.0  # a tick so late means that our own loop stood still, and what has come is not yet read
 LAG_HIGH_MS = 1000.0
-MEMORY_HIGH = 0.80  # where the breaker is meant to open
+MEMORY_HIGH = 0.80  # where the breaker opens
 DISK_LOW = 1 << 30
 DISK_NEARLY_FULL = 100 << 20
 DISK_ENOUGH = DISK_LOW + DISK_LOW // 4  # the disk has room again
@@ -53,15 +56,27 @@ class Node:
     memory_budget_bytes: int
     started_at: datetime
     started_mono: float
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A measurement of memory: by uid of the session, by name of the service."""
+
+    sessions: Mapping[str, Usage]
+    services: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What the shell measured for a tick. ``listening``: the connection to the bus stands."""
+    """What the shell measured for a tick. ``listening``: the connection to the bus stands. ``used``: memory,
+    if it was measured anew.
+    """
 
     listening: bool
     disk_free_bytes: int
     endpoints: dict[str, Any] = field(default_factory=dict)
+    used: Used | None = None
 
 
 class Watchdog:
@@ -72,8 +87,14 @@ class Watchdog:
         self._pulses = {name: Pulse(node.started_mono) for name in node.services}
         self._sessions: dict[str, int] = {}
         self._breaker = Breaker(node.memory_budget_bytes, node.started_at)
+        self.fleet = Fleet(node.limits)
+        self._repairs = Repairs()
+        self._used = Used({}, {})
+        self._shown: dict[str, float] = {}  # session → when its resources were said (monotonic)
+        self._told: list[Effect] = []  # to be said with the next tick
         self._disk_low = False
         self._last_tick = node.started_mono
+        self._said_state, self._said_evicted = "", list[str]()
         self._health: m.NodeHealth | None = None
         self._health_mono = 0.0
         self._info: m.Info | None = None
@@ -94,11 +115,23 @@ class Watchdog:
             return
         if not retained:
             pulse.beats(health, mono, age_s=None)
+            self._told += self._repairs.beats(service, health.pid, mono, now)
         elif health.at.tzinfo is not None:
             pulse.beats(health, mono, age_s=(now - health.at).total_seconds())
 
     def index(self, index: m.SessionIndex) -> None:
         self._sessions = dict(Counter(entry.status for entry in index.sessions))
+
+    def session(self, name: str, state: m.SessionState | None, now: datetime) -> None:
+        """A session's state; None: it is forgotten."""
+        if state is None:
+            self.fleet.gone(name)
+        else:
+            self._told += [Publish(t.WATCHDOG_EVENTS, event) for event in self.fleet.heard(state, now)]
+
+    def admit(self, now: datetime) -> None:
+        """May an agent be started? Raises `RefusedError` (``breaker_open``)."""
+        self._breaker.asked(now)
 
     def _pulse(self, service: str, mono: float) -> Pulse | None:
         pulse = self._pulses.get(service)
@@ -114,13 +147,19 @@ class Watchdog:
             for pulse in self._pulses.values():
                 pulse.not_listening(self._last_tick, mono)
         self._last_tick = mono
-        effects = self._missed(mono, now)
+        effects, self._told = self._told, []
+        effects += self._missed(mono, now)
+        effects += self._repairs.stale(self._hung(world, mono), mono, now)
         effects += self._disk(world.disk_free_bytes, now)
-        self._breaker.measured(self._used_bytes(mono), now)
+        effects += self._memory(world, mono, now)
         health = self._judge(world, mono, now)
+        breaker = self._breaker.snapshot()
+        if breaker.state != self._said_state or breaker.evicted != self._said_evicted:
+            self._said_state, self._said_evicted = breaker.state, breaker.evicted
+            self._health = None  # say both
         if not self._same(health) or mono - self._health_mono >= SAY_EVERY_S:
             self._health, self._health_mono = health, mono
-            effects += [Publish(t.HEALTH, health), Publish(t.BREAKER, self._breaker.snapshot())]
+            effects += [Publish(t.HEALTH, health), Publish(t.BREAKER, breaker)]
         info = self._about(world.endpoints)
         if info != self._info:
             self._info = info
@@ -155,11 +194,70 @@ class Watchdog:
         reason = f"{free // (1 << 20)} MiB free on the disk of the home"
         return [Publish(t.WATCHDOG_EVENTS, m.WatchdogEvent(at=now, action="disk_low", reason=reason))]
 
+    def _hung(self, world: World, mono: float) -> dict[str, tuple[int, str]]:
+        """The services that are stale, with the pid of their last heartbeat."""
+        found: dict[str, tuple[int, str]] = {}
+        if world.listening and mono - self._node.started_mono >= STALE_S:
+            for name, pulse in self._pulses.items():
+                if pulse.verdict(mono) is Verdict.STALE and pulse.health is not None:
+                    found[name] = pulse.health.pid, f"no heartbeat for {pulse.silence(mono):.0f} s: it hangs"
+        return found
+
+    def _memory(self, world: World, mono: float, now: datetime) -> list[Effect]:
+        if world.used is not None:
+            self._used = world.used
+        used = self._used_bytes(mono)
+        self._breaker.evicted = self.fleet.evicted
+        seen = Measured(used, world.disk_free_bytes, self.fleet.failed(now))
+        effects: list[Effect] = [
+            Publish(t.WATCHDOG_EVENTS, event) for event in self._breaker.measured(seen, now)
+        ]
+        if not world.listening:
+            return effects  # what we know of the sessions is old
+        effects += self.fleet.rest(mono, now)
+        effects += self.fleet.sweep()
+        if world.used is not None:
+            budget = self._node.memory_budget_bytes
+            effects += self.fleet.relieve(used, budget, world.used.sessions, mono, now)
+            effects += self._resources(mono, now)
+        return effects
+
+    def _resources(self, mono: float, now: datetime) -> list[Effect]:
+        """Every `SAY_EVERY_S` for each session that has processes; cleared for one that has none any more."""
+        effects: list[Effect] = []
+        there = set()
+        for uid, usage in self._used.sessions.items():
+            member = self.fleet.members.get(uid)
+            if member is None or member.state.status in {"ended", "failed"}:
+                continue
+            name = member.state.session
+            there.add(name)
+            if mono - self._shown.get(name, mono - SAY_EVERY_S) >= SAY_EVERY_S:
+                self._shown[name] = mono
+                said = m.Resources(
+                    session=name,
+                    uid=uid,
+                    pid=usage.pid,
+                    processes=usage.processes,
+                    rss_bytes=usage.rss_bytes,
+                    cpu_percent=usage.cpu_percent,
+                    at=now,
+                )
+                effects.append(Publish(t.SESSION_RESOURCES, said, {"session": name}))
+        for name in self._shown.keys() - there:
+            del self._shown[name]
+            effects.append(Publish(t.SESSION_RESOURCES, None, {"session": name}))
+        return effects
+
     def _used_bytes(self, mono: float) -> int:
-        return sum(
-            max(0, pulse.health.rss_bytes)
-            for pulse in self._pulses.values()
+        """Of all services (one that was not measured counts as it says itself) and of the agents we know."""
+        services = sum(
+            self._used.services.get(name) or max(0, pulse.health.rss_bytes)
+            for name, pulse in self._pulses.items()
             if pulse.health is not None and pulse.verdict(mono) is not Verdict.OFFLINE
+        )
+        return services + sum(
+            usage.rss_bytes for uid, usage in self._used.sessions.items() if uid in self.fleet.members
         )
 
     def _judge(self, world: World, mono: float, now: datetime) -> m.NodeHealth:
@@ -225,6 +323,19 @@ class Watchdog:
     def silences(self, mono: float) -> dict[str, float]:
         return {name: pulse.silence(mono) for name, pulse in list(self._pulses.items())}
 
+    def pids(self) -> dict[int, str]:
+        """The processes of the services, as they say."""
+        return {p.health.pid: name for name, p in self._pulses.items() if p.health and p.health.pid > 1}
+
+    def usages(self) -> dict[str, Usage]:
+        """By the names of the sessions that have processes."""
+        members = self.fleet.members
+        return {
+            members[uid].state.session: usage
+            for uid, usage in dict(self._used.sessions).items()
+            if uid in members
+        }
+
     @property
     def breaker(self) -> Breaker:
         return self._breaker
@@ -234,11 +345,8 @@ class Watchdog:
         return self._sessions
 
 
-def stale_events(effects: Iterable[Effect]) -> int:
-    """How many services' silence is told."""
-    return sum(
-        isinstance(e, Publish)
-        and isinstance(e.payload, m.WatchdogEvent)
-        and e.payload.action == "service_stale"
-        for e in effects
-    )
+def told(effects: Iterable[Effect]) -> list[str]:
+    """The actions of the events among these."""
+    return [
+        e.payload.action for e in effects if isinstance(e, Publish) and isinstance(e.payload, m.WatchdogEvent)
+    ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sqlite3
+import time
 from collections.abc import Iterable
 from datetime import datetime
 
 import psutil
 import trio
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -18,16 +20,23 @@ from bus import messages as m
 from bus import topics as t
 from bus.api import Received
 from bus.durable import Mailbox
-from bus.effects import Effect
+from bus.effects import Do, Effect, ReplyTo
 from services import SERVICES
 from services._process.context import Context
 from services._process.metrics import version
 from services._process.station import Station
 from services.watchdog.breaker import State
-from services.watchdog.core import Node, Watchdog, World, stale_events
+from services.watchdog.core import Node, Used, Watchdog, World, told
+from services.watchdog.fleet import Limits, Sweep
+from services.watchdog.memory import Sampler, memory_limit
+from services.watchdog.processes import kill_all, kill_service, supervised
 from services.watchdog.pulse import Verdict
+from services.watchdog.repairs import Restart, restarted
 
 TICK_S = 1.0
+SAMPLE_TICKS = 2  # memory is measured every other tick
+HANG_S = 25.0
+EVICTIONS = {"evicted": "hibernated", "agent_ended": "ended"}  # event → metric
 STATUSES = frozenset(
     {
         "starting", "ready", "working", "waiting_approval", "waiting_input", "compacting", "disconnected",
@@ -44,10 +53,10 @@ async def serve(context: Context) -> None:
 class Shell:
     """Carries events to the watchdog and its effects into the world."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, sampler: Sampler | None = None) -> None:
         self._context = context
         config = context.config
-        budget = config.watchdog.memory_budget_bytes(psutil.virtual_memory().total)
+        budget = config.watchdog.memory_budget_bytes(memory_limit(psutil.virtual_memory().total))
         self.watchdog = Watchdog(
             Node(
                 name=config.node.name,
@@ -56,17 +65,37 @@ class Shell:
                 memory_budget_bytes=budget,
                 started_at=context.now(),
                 started_mono=trio.current_time(),
+                limits=Limits(config.watchdog.idle_s, config.watchdog.max_sessions),
             )
         )
+        self.sampler = sampler or Sampler(context.home.sessions)
+        self._ticks = 0
         connection = sqlite3.connect(":memory:", isolation_level=None)  # nothing of ours must outlive us
         Mailbox.create_tables(connection)
-        self.station = Station(context, connection)
+        self.station = Station(context, connection, do=self._do)
         self._disk_free = self._measure_disk()
         self._stale = Counter(
             "pointsman_service_stale",
             "Times that a service was silent for too long",
             registry=context.registry,
         )
+        self._evictions = Counter(
+            "pointsman_evictions",
+            "Sessions put to sleep, and agents ended, to make room",
+            ["how"],
+            registry=context.registry,
+        )
+        for how in EVICTIONS.values():
+            self._evictions.labels(how)
+        self._restarts = Counter(
+            "pointsman_service_restarts", "Hung services that were ended", ["name"], registry=context.registry
+        )
+        for name in SERVICES:
+            self._restarts.labels(name)
+        self._sampled = Gauge(
+            "pointsman_memory_sample_seconds", "How long the last look at all processes took",
+            registry=context.registry,
+        )  # fmt: skip
         context.registry.register(NodeFigures(self))
 
     async def run(self) -> None:
@@ -74,6 +103,8 @@ class Shell:
         station.on_message(t.SERVICE_STATUS, self._status)
         station.on_message(t.SERVICE_HEALTH, self._heartbeat)
         station.on_message(t.SESSIONS_INDEX, self._index)
+        station.on_message(t.SESSION_STATE, self._session)
+        station.on_command(t.ADMIT, m.Admit, self._admit)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
             await station.run()
@@ -82,19 +113,53 @@ class Shell:
         """The first words come after the first tick: by then the retained heartbeats have been read."""
         await trio.sleep(TICK_S)
         self._tick()
-        for row in (t.HEALTH, t.INFO, t.BREAKER):
+        for row in (t.HEALTH, t.INFO, t.BREAKER, t.SESSION_RESOURCES):
             self._context.bus.own(row)
         while True:
             await trio.sleep(TICK_S)
             self._tick()
 
     def _tick(self) -> None:
+        if supervised():  # a watchdog whose loop stands still is ended by the kernel, and started again
+            signal.setitimer(signal.ITIMER_REAL, HANG_S)
         self._disk_free = self._measure_disk()
         self.mono = trio.current_time()
-        world = World(self._context.bus.connected, self._disk_free, self._context.home.endpoints())
+        world = World(
+            self._context.bus.connected,
+            self._disk_free,
+            self._context.home.endpoints(),
+            self._measure_memory(),
+        )
         effects = self.watchdog.tick(world, self.mono, self._context.now())
-        self._stale.inc(stale_events(effects))
+        for action in told(effects):
+            if action == "service_stale":
+                self._stale.inc()
+            elif action in EVICTIONS:
+                self._evictions.labels(EVICTIONS[action]).inc()
         self.station.act(effects)
+
+    def _measure_memory(self) -> Used | None:
+        self._ticks += 1
+        if self._ticks % SAMPLE_TICKS:
+            return None
+        start = time.perf_counter()
+        sample = self.sampler.sample(self.watchdog.pids(), self.mono)
+        self._sampled.set(time.perf_counter() - start)
+        return Used(sample.sessions, sample.services)
+
+    def _do(self, effect: Do) -> None:
+        log = self._context.log
+        if isinstance(effect, Restart):
+            problem = kill_service(effect.service, effect.pid)
+            if problem is None:
+                log.warning("hung service ended", name=effect.service, pid=effect.pid, reason=effect.reason)
+                self._restarts.labels(effect.service if effect.service in SERVICES else "other").inc()
+                self.station.act([restarted(effect, self._context.now())])
+            else:
+                log.warning("hung service not ended", name=effect.service, pid=effect.pid, reason=problem)
+        elif isinstance(effect, Sweep):
+            ended = kill_all(effect.members)
+            log.info("swept after an agent", session=effect.session, ended=ended)
 
     def _measure_disk(self) -> int:
         return shutil.disk_usage(self._context.home.path).free
@@ -117,6 +182,15 @@ class Shell:
         if message.payload:
             self.watchdog.index(codec.decode(t.SESSIONS_INDEX, message.payload, m.SessionIndex))
         return ()
+
+    def _session(self, message: Received, now: datetime) -> Iterable[Effect]:
+        state = codec.decode(t.SESSION_STATE, message.payload, m.SessionState) if message.payload else None
+        self.watchdog.session(message.values["session"], state, now)
+        return ()
+
+    def _admit(self, command: m.Admit, _values: dict[str, str], now: datetime) -> Iterable[Effect]:
+        self.watchdog.admit(now)
+        return [ReplyTo(command.id)]
 
     # for metrics, read in a thread of their own
 
@@ -156,6 +230,17 @@ class NodeFigures(Collector):
         for name in State:
             state.add_metric([name.value], float(dog.breaker.state is name))
         yield state
+        memory = GaugeMetricFamily(
+            "pointsman_session_memory_bytes", "Of a session's agent and all its children", labels=["session"]
+        )
+        processes = GaugeMetricFamily(
+            "pointsman_session_processes", "A session's agent and all its children", labels=["session"]
+        )
+        for session, usage in sorted(dog.usages().items()):
+            memory.add_metric([session], usage.rss_bytes)
+            processes.add_metric([session], usage.processes)
+        yield memory
+        yield processes
         for name, value, about in (
             ("memory_used_bytes", dog.breaker.used_bytes, "Resident memory that the breaker sees"),
             ("memory_budget_bytes", dog.breaker.budget_bytes, "What that may become"),

@@ -105,6 +105,7 @@ def test_the_environment() -> None:
         },
         "node",
         "demo",
+        "U1",
     )
     assert seen == {
         "PATH": "/bin",
@@ -112,5 +113,6 @@ def test_the_environment() -> None:
         "POINTSMAN_HOME": "/h",
         "POINTSMAN_NODE": "node",
         "POINTSMAN_SESSION": "demo",
+        "POINTSMAN_SESSION_UID": "U1",
         "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS": "1",
     }

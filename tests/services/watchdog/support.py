@@ -10,7 +10,8 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish
 from bus.topics import Topic
-from services.watchdog.core import Node, Watchdog, World
+from services.watchdog.core import Node, Used, Watchdog, World
+from services.watchdog.fleet import Limits, Usage
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SERVICES = ("broker", "ingest", "tmux", "approvals", "ledger", "watchdog")
@@ -21,7 +22,7 @@ MIB = 1 << 20
 def heartbeat(service: str, at: datetime, **more: Any) -> m.ServiceHealth:
     fields: dict[str, Any] = {
         "service": service,
-        "pid": 1,
+        "pid": 4_190_000,  # of nobody
         "rss_bytes": 10 * MIB,
         "cpu_percent": 1.0,
         "loop_lag_ms": 1.0,
@@ -36,7 +37,7 @@ def heartbeat(service: str, at: datetime, **more: Any) -> m.ServiceHealth:
 class Stand:
     """The watchdog and the services around it. ``said`` are all effects so far."""
 
-    def __init__(self, services: tuple[str, ...] = SERVICES) -> None:
+    def __init__(self, services: tuple[str, ...] = SERVICES, limits: Limits | None = None) -> None:
         self.services = services
         self.now = START
         self.mono = 1000.0
@@ -51,8 +52,11 @@ class Stand:
                 memory_budget_bytes=1000 * MIB,
                 started_at=START,
                 started_mono=self.mono,
+                limits=limits or Limits(),
             )
         )
+        self.sessions: dict[str, m.SessionState] = {}
+        self.used: dict[str, int] = {}  # session → MiB of its agent and its children
         self.said: list[Effect] = []
 
     def beat(self, *services: str, retained: bool = False, age_s: float = 0, **more: Any) -> None:
@@ -75,9 +79,35 @@ class Stand:
         return said
 
     def tick(self) -> list[Effect]:
-        said = self.dog.tick(World(self.listening, self.disk_free, self.endpoints), self.mono, self.now)
+        usage = {
+            self.sessions[name].uid: Usage(7, 2, size * MIB, 1.5, ((7, 1),))
+            for name, size in self.used.items()
+        }
+        world = World(self.listening, self.disk_free, self.endpoints, Used(usage, {}))
+        said = self.dog.tick(world, self.mono, self.now)
         self.said += said
         return said
+
+    def session(self, name: str, status: str = "waiting_input", mib: int = 0, **more: Any) -> None:
+        """A session as its owner says it now."""
+        before = self.sessions.get(name)
+        fields: dict[str, Any] = {
+            "session": name, "uid": f"uid-{name}", "node": "node", "kind": "managed", "title": name,
+            "status": status, "status_since": self.now, "last_activity_at": self.now,
+            "agent": m.AgentInfo(name="claude", version="2.1.329", session_id="c"), "model": None,
+            "permission_mode": "default", "cwd": "/", "started_at": START,
+        }  # fmt: skip
+        if before is not None and before.status == status:
+            fields |= {"status_since": before.status_since, "last_activity_at": before.last_activity_at}
+        self.sessions[name] = m.SessionState(**{**fields, **more})
+        if mib:
+            self.used[name] = mib
+        self.dog.session(name, self.sessions[name], self.now)
+
+    def events(self) -> list[tuple[str, str]]:
+        """(action, session or service) of all events so far."""
+        said = published(self.said, t.WATCHDOG_EVENTS)
+        return [(e.action, e.session or e.service or "") for e in said]
 
     def verdict(self, service: str) -> str:
         return self.dog.verdicts(self.mono)[service].value

@@ -85,7 +85,7 @@ class Stand:
 
     def events(self) -> list[tuple[str, str]]:
         said = [msgspec.json.decode(raw) for raw in self.broker.said(t.WATCHDOG_EVENTS)]
-        return [(event["action"], event["service"]) for event in said]
+        return [(event["action"], event.get("service", "")) for event in said]
 
 
 def with_stand(tmp_path: Path, test: Callable[[Stand], Awaitable[None]]) -> None:
