@@ -44,6 +44,10 @@ class Yard:
             **{"stdout": subprocess.PIPE, **options},
         )  # fmt: skip
         self.children.append(child)
+        deadline = time.monotonic() + 30
+        while b"PATH=" not in Path(f"/proc/{child.pid}/environ").read_bytes():  # it is still becoming Python
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
         return child
 
     def ready(self, *more: str, **options: Any) -> subprocess.Popen[str]:
