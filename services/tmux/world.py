@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket as socketlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -140,8 +141,11 @@ class World:
         if socket is None:
             folder = Path(self.environ.get("TMUX_TMPDIR") or "/tmp") / f"tmux-{os.getuid()}"  # noqa: S108  # tmux(1)
             socket = folder / "pointsman"
-        with suppress(OSError):
-            socket.unlink()
+        with suppress(OSError), socketlib.socket(socketlib.AF_UNIX) as probe:
+            try:
+                probe.connect(str(socket))
+            except ConnectionRefusedError:  # nobody listens: not even a server that has just been started
+                socket.unlink()
 
     async def _tmux(self, argv: Sequence[str]) -> str:
         try:
