@@ -1,0 +1,216 @@
+"""A button on the wall, with a real mosquitto, the real gate and the clients that people use.
+
+The test plays the agents' side alone (`ingest`). What must not happen is read from the audit in the end:
+every decision that reached the gate stands there, and those that the broker dropped do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from tests.services.approvals.support import fact, question
+from tests.support.stack import eventually
+
+ROOT = Path(__file__).parents[2]
+TOPIC = "pointsman/node/"
+LOW = {"tool": "Read", "input_json": '{"file_path":"/work/app/a.py"}'}
+CRITICAL = {"tool": "Bash", "input_json": '{"command":"rm -rf /"}'}
+EVERYTHING = ["approvals/#", "devices/#", "sessions/#", "replies/#", "users/#", "facts/#", "services/#"]
+
+pytestmark = pytest.mark.real
+
+
+class House:
+    """A home with the broker and the gate, and the things in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        config = folder / "config.toml"
+        config.write_text("[approvals]\nauto_approve = []\ntimeout_s = 0\n")
+        self.environ = {
+            "PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT),
+            "POINTSMAN_HOME": str(self.home), "POINTSMAN_CONFIG": str(config), "POINTSMAN_NODE_NAME": "node",
+            "POINTSMAN_BUS_BROKER": "mosquitto",
+        }  # fmt: skip
+        self.processes = {name: self.service(name) for name in ("broker", "approvals")}
+        self.clients: list[mqtt.Client] = []
+
+    def service(self, name: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", f"services.{name}"], env=self.environ, cwd=ROOT)
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.disconnect()
+            client.loop_stop()
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+    @property
+    def port(self) -> int:
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            return int(json.loads((self.home / "endpoints.json").read_text())["bus"]["port"])
+        return 0
+
+    def password(self, user: str) -> str:
+        return (self.home / "secrets/bus" / user).read_text()
+
+    def pointsman(self, *argv: str) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "services.cli", *argv, "--json"], env=self.environ, cwd=ROOT,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return json.loads(done.stdout) if done.stdout else done.stderr
+
+    def pub(self, user: str, topic: str, *how: str, password: str | None = None) -> int:
+        """mosquitto_pub; returns its exit code."""
+        word = self.password(user) if password is None else password
+        argv = ["mosquitto_pub", "-p", str(self.port), "-u", user, "-P", word, "-q", "1", "-t", TOPIC + topic]
+        return subprocess.run([*argv, *how], capture_output=True, timeout=60, check=False).returncode
+
+    def client(self, user: str, *filters: str) -> Ears:
+        ears = Ears(self, user, filters)
+        self.clients.append(ears.client)
+        return ears
+
+
+class Ears:
+    """A connected client that notes what it hears."""
+
+    def __init__(self, house: House, user: str, filters: tuple[str, ...]) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        self.ended = False
+        self.granted: list[int] = []
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
+        self.client.username_pw_set(user, house.password(user))
+        self.client.on_message = lambda _c, _u, message: self.heard.append(
+            (message.topic.removeprefix(TOPIC), bytes(message.payload))
+        )
+        self.client.on_subscribe = lambda _c, _u, _m, codes, _p: self.granted.extend(c.value for c in codes)
+        self.client.on_disconnect = lambda *_: setattr(self, "ended", True)
+        self.client.connect("127.0.0.1", house.port)
+        self.client.loop_start()
+        eventually(self.client.is_connected, f"{user} connected")
+        self.client.subscribe([(TOPIC + name, 1) for name in filters])
+        eventually(lambda: len(self.granted) == len(filters), "subscribed")
+
+    def last(self, topic: str) -> Any:
+        found = [payload for name, payload in list(self.heard) if name == topic]
+        return json.loads(found[-1]) if found and found[-1] else None
+
+    def all(self, topic: str) -> list[Any]:
+        return [json.loads(payload) for name, payload in list(self.heard) if name == topic and payload]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    it = House(tmp_path)
+    try:
+        yield it
+    finally:
+        it.close()
+
+
+def test_a_button_on_the_wall(house: House) -> None:
+    eventually(lambda: isinstance(house.pointsman("user", "list"), list), "the broker answers")
+    wall = house.pointsman("device", "add", "wall", "--max-level", "low")
+    assert (wall["role"], wall["max_level"], wall["port"]) == ("device", "low", house.port)
+    house.pointsman("device", "add", "tall", "--max-level", "critical")
+    house.pointsman("user", "add", "vic", "--role", "viewer")
+    house.pointsman("user", "add", "ada", "--role", "approver", "--max-level", "medium")
+
+    ingest = house.client("service-ingest", "facts/approvals/ingest", "acks/approvals/ingest")
+    operator = house.client("operator", "approvals/#", "replies/+")
+    ada = house.client("ada", "approvals/+/tokens/+", "replies/+")
+    at_wall = house.client("wall", "devices/wall/pending", "devices/wall/reply", *EVERYTHING)
+    at_tall = house.client("tall", *EVERYTHING)
+
+    def ask(approval: str, **what: str) -> dict[str, Any]:
+        payload = msgspec.json.encode(fact(f"question-{approval}", "question", question(approval, **what)))
+        ingest.client.publish(f"{TOPIC}facts/ingest/approvals", payload, qos=1)
+        return eventually(lambda: operator.last(f"approvals/{approval}/request"), f"{approval} is asked")
+
+    def replied(count: int) -> list[str]:
+        """The wall's replies once there are so many: ok, or the error's code."""
+        eventually(lambda: len(at_wall.all("devices/wall/reply")) >= count, f"{count} replies")
+        replies = at_wall.all("devices/wall/reply")
+        return ["ok" if reply["ok"] else reply["error"]["code"] for reply in replies]
+
+    eventually(lambda: at_wall.last("devices/wall/pending"), "the gate knows the device")
+    ask("a1", **LOW)
+    ask("grave", **CRITICAL)
+    items = eventually(lambda: at_wall.last("devices/wall/pending")["items"], "its display")
+    assert [item["id"] for item in items] == ["a1"]
+    eventually(lambda: len(at_tall.last("devices/tall/pending")["items"]) == 2, "the other's display")
+
+    # Who may not decide cannot, whatever they know. The broker drops it, or the gate refuses it.
+    token = eventually(lambda: operator.last("approvals/a1/tokens/operator"), "a token")["token"]
+    decision = json.dumps({"id": "stolen", "decision": "approve", "token": token})
+    for user in ("vic", "wall", "tall"):
+        assert house.pub(user, "approvals/a1/decision", "-m", decision) == 0  # and yet nothing comes of it
+    for user in ("vic", "tall", "ada", "operator"):
+        assert house.pub(user, "devices/wall/approve", "-m", "a1") == 0
+    for user in ("stranger", "wall"):
+        assert house.pub(user, "devices/wall/approve", "-m", "a1", password="guessed") != 0
+    assert house.pub("wall", "devices/wall/approve", "-m", "grave") == 0
+    assert replied(1) == ["level_too_high"]
+    mine = eventually(lambda: ada.last("approvals/grave/tokens/ada"), "ada's token")["token"]
+    above = json.dumps({"id": "above", "decision": "approve", "token": mine})
+    assert house.pub("ada", "approvals/grave/decision", "-m", above) == 0
+    refused = eventually(lambda: ada.last("replies/above"), "ada is told")
+    assert refused["error"]["code"] == "level_too_high"
+
+    # Retained presses, and what clears them.
+    asked = datetime.fromisoformat(operator.last("approvals/a1/request")["created_at"])
+    eventually(lambda: (datetime.now(UTC) - asked).total_seconds() > 1, "a1 has waited long enough")
+    assert house.pub("wall", "devices/wall/approve", "-r", "-m", "gone") == 0
+    assert replied(2)[1:] == ["unknown_approval"]
+    assert house.pub("wall", "devices/wall/approve", "-r", "-n") == 0
+    assert replied(3)[2:] == ["bad_request"]
+
+    # A press counts, and its second arrival does not.
+    def press() -> str:
+        before = len(at_wall.all("devices/wall/reply"))
+        assert house.pub("wall", "devices/wall/approve", "-n") == 0
+        return replied(before + 1)[before]
+
+    # For two seconds it may still be what clears a retained one.
+    eventually(lambda: (said := press()) == "ok" or (said != "bad_request" and pytest.fail(said)), "a press")
+    assert press() in {"busy", "unknown_approval"}
+    answer = eventually(lambda: ingest.all("facts/approvals/ingest"), "the agent's answer")[0]
+    assert (answer["data"]["approval"], answer["data"]["decision"]) == ("a1", "approved")
+    outcome = eventually(lambda: operator.last("approvals/a1/outcome"), "the outcome")
+    assert (outcome["by"], outcome["via"]) == ("wall", "device")
+
+    # Nobody heard what is not theirs.
+    for ears, name in ((at_wall, "wall"), (at_tall, "tall")):
+        assert {topic for topic, _ in ears.heard} <= {f"devices/{name}/pending", f"devices/{name}/reply"}
+    assert {topic.rsplit("/", 1)[1] for topic, _ in ada.heard if "/tokens/" in topic} == {"ada"}
+
+    # Removed is removed, connected or not; and the audit knows it all.
+    word = house.password("wall")
+    house.pointsman("user", "remove", "wall")
+    eventually(lambda: at_wall.ended, "the device is cut off")
+    assert house.pub("wall", "devices/wall/approve", "-m", "grave", password=word) != 0
+    assert house.pointsman("audit", "verify")["ok"]
+    exported = subprocess.run(
+        [sys.executable, "-m", "services.cli", "audit", "export"], env=house.environ, cwd=ROOT,
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    rows = [json.loads(line) for line in exported.stdout.splitlines()]
+    decisions = [row["data"] for row in rows if row["action"] == "decision"]
+    assert {d["user"] for d in decisions} == {"wall", "ada"}
+    assert [d["user"] for d in decisions if d["error"] is None] == ["wall"]
