@@ -7,7 +7,9 @@ While it is held:
 - every open question is denied by the gate, and so is every question that the agent asks until it has
   stopped (`questions.ask`): the facts for the gate leave in the order in which it happened;
 - the turn is interrupted, and so is each turn that begins nevertheless: one of a prompt that the agent had in
-  its own queue, or of a background agent's end (`enforce`).
+  its own queue, or of a background agent's end (`enforce`);
+- background agents, which go on after a turn, are stopped: 2.1.329 and 2.1.42 do that at an interrupt, also
+  between turns, 2.1.119 has to be told of each one (measured).
 
 Nothing here is a clock's: a budget that a day's end renews is released by the ledger.
 """
@@ -60,18 +62,24 @@ def refusal(r: Record) -> RefusedError | None:
     return RefusedError("budget_exhausted", r.held.message, {"until": until})
 
 
+def works(r: Record) -> bool:
+    """Whether something runs that costs: a turn, or agents in the background."""
+    return (r.turn or bool(r.agents)) and r.alive and r.living
+
+
 def enforce(step: Step, *, again: bool = False) -> None:
-    """Interrupt the running turn of a held session: once, and ``again`` if it goes on all the same."""
+    """Stop what runs in a held session: once, and ``again`` if it goes on all the same."""
     r = step.r
-    if r.held is None or not (r.turn and r.alive and r.living) or r.kind == "external":
+    if r.held is None or not works(r) or r.kind == "external":
         return
-    turn = f"{r.process}/{r.results}"
+    what = "/".join((str(r.process), str(r.results) if r.turn else "idle", *r.agents))
+    if r.stopped == what and not (again and "interrupt" not in r.requests.values()):
+        return
+    r.stopped = what
+    step.durable = True
     if r.kind not in CONTROLLED:
-        if r.stopped != turn or again:
-            r.stopped = turn
-            screen.interrupt(step)
-            step.durable = True
+        screen.interrupt(step)
         return
-    if r.stopped != turn or (again and "interrupt" not in r.requests.values()):
-        r.stopped = turn
-        step.request("interrupt", say.interrupt)
+    step.request("interrupt", say.interrupt)
+    for agent in r.agents:
+        step.request("stop", say.stop_task, agent)

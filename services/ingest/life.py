@@ -139,7 +139,7 @@ def _over(step: Step, reason: str) -> None:
     questions.withdraw(step, list(r.questions), "the agent is gone")
     questions.clear_tools(step, all_of_them=True)
     r.alive = r.initialized = r.turn = r.compacting = False
-    r.requests, r.asks_back = {}, None
+    r.requests, r.asks_back, r.agents = {}, None, []
     step.drop(list(session.lines))
     if session.link is not None:
         session.link.greeted = False  # lines of the next process are not for it

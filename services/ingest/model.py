@@ -159,6 +159,7 @@ class Record(Struct):
     earlier: list[Cost] = []  # last totals of earlier processes, newest last
     # budgets and limits
     running: Running = msgspec.field(default_factory=Running)
+    agents: list[str] = []  # task ids of its background agents, which go on after the turn
     tells_cost: bool = True  # this agent answers ``get_session_cost``
     held: Held | None = None
     stopped: str = ""  # the turn that was told to stop because the session is held

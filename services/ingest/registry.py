@@ -66,7 +66,7 @@ class Registry:
                 effects.append(AskController(r.uid, r.session, r.ask))
             if r.exit is not None:
                 self._set(r, "exit", r.exit.until)
-            if r.living and r.turn:
+            if holds.works(r):
                 self._set(r, "cost", now + timedelta(seconds=follow.ASK_S))
             if r.waits is not None and r.waits.until is not None:
                 self._set(r, "limit", r.waits.until)
@@ -122,7 +122,7 @@ class Registry:
         effects = step.close()
         if rest.blocked(r) and r.blocked is not None and r.blocked.until is not None:
             self._set(r, "wake", r.blocked.until)
-        if r.turn and r.living and (r.uid, "cost") not in self._timers:
+        if holds.works(r) and (r.uid, "cost") not in self._timers:
             self._set(r, "cost", step.now + timedelta(seconds=follow.ASK_S))
         if r.waits is not None and r.waits.until is not None and (r.uid, "limit") not in self._timers:
             self._set(r, "limit", r.waits.until)

@@ -46,6 +46,10 @@ def interrupt(request_id: str) -> str:
     return _control(request_id, subtype="interrupt")
 
 
+def stop_task(request_id: str, task_id: str) -> str:
+    return _control(request_id, subtype="stop_task", task_id=task_id)
+
+
 def set_model(request_id: str, model: str) -> str:
     return _control(request_id, subtype="set_model", model=model)
 

@@ -68,6 +68,8 @@ def on_user(step: Step, frame: wire.User) -> None:
         if block.type == "tool_result" and block.tool_use_id:
             output = cut.result_text(bytes(block.content))
             questions.tool_finished(step, block.tool_use_id, bool(block.is_error), output)
+    if frame.parent_tool_use_id is not None:
+        follow.ask(step)  # a subagent's call of the model has finished
     text = "\n".join(block.text for block in blocks if block.type == "text" and block.text)
     if not text:
         return
@@ -114,6 +116,8 @@ def on_system(step: Step, frame: wire.System) -> None:
     elif frame.subtype == "compact_boundary" and r.compacting:
         r.compacting = False
         step.changed("compacted")
+    elif frame.subtype.startswith(("task_", "background_tasks_")):
+        follow.on_task(step, frame)
     elif frame.subtype == "api_retry":
         step.event(
             m.LimitEvent,

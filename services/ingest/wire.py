@@ -220,6 +220,13 @@ class Result(Struct, frozen=True):
         return _as(self.usage, _Usage).cache_creation or CacheCreation()
 
 
+class Task(Struct, frozen=True):
+    """Something that runs in the background: ``local_agent`` is a subagent, others do not cost anything."""
+
+    task_id: str = ""
+    task_type: str = ""
+
+
 class System(
     Struct,
     frozen=True,
@@ -229,7 +236,9 @@ class System(
         "key_source": "apiKeySource",
     },
 ):
-    """``init`` (every turn), ``status`` (compacting, mode), ``api_retry``, ``compact_boundary``, …"""
+    """``init`` (every turn), ``status`` (compacting, mode), ``api_retry``, ``compact_boundary``,
+    ``task_started``, ``task_notification``, ``background_tasks_changed`` (2.1.329), …
+    """
 
     subtype: str = ""
     uuid: str | None = None
@@ -242,6 +251,9 @@ class System(
     attempt: int = 0
     retry_delay_ms: float = 0
     error: str | None = None
+    task_id: str | None = None
+    task_type: str | None = None
+    tasks: list[Task] = []
 
 
 class CanUseTool(Struct, frozen=True):
@@ -419,7 +431,7 @@ def decode(line: bytes) -> Frame:
 # What stands in records, snapshots and tables by which we look things up: an agent that makes them long would
 # fill every reader with them.
 _SHORT = (
-    "uuid", "request_id", "parent_tool_use_id", "session_id", "new_conversation_id", "model",
+    "task_id", "uuid", "request_id", "parent_tool_use_id", "session_id", "new_conversation_id", "model",
     "permission_mode", "version",
 )  # fmt: skip
 

@@ -157,3 +157,18 @@ def test_any_usage_is_survived(play: Play, usage: Any) -> None:
     ((model, counted),) = told.usage.items()
     assert len(model) == 200
     assert all(0 <= value <= 10**12 for value in (counted.input, counted.output))
+
+
+def test_background_agents_are_followed_after_the_turn(play: Play) -> None:
+    play.say(frame(type="system", subtype="task_started", task_id="a1", task_type="local_agent"))
+    play.say(result("r1", "0.0100"))
+    sub = {"type": "user", "parent_tool_use_id": "toolu_1", "uuid": "s1"}
+    play.say({**sub, "message": {"role": "user", "content": "the result of a tool"}})
+    tell(play, "0.0150")
+    play.later(5)
+    tell(play, "0.0210")
+    assert running(play) == [(2, "0.0050"), (2, "0.0110")]
+    play.say(frame(type="system", subtype="task_notification", task_id="a1", status="completed"))
+    play.later(5)
+    play.later(5)
+    assert not asked(play)

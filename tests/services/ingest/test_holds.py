@@ -151,3 +151,45 @@ def test_an_end_lets_go(play: Play) -> None:
     play.later(60)
     assert play.state().status == "ended"
     assert play.state().blocked is None
+
+
+def task(play: Play, subtype: str, task_id: str = "a1", **more: Any) -> None:
+    play.say(frame(type="system", subtype=subtype, task_id=task_id, uuid=f"t{len(play.journal)}", **more))
+
+
+def stops(play: Play) -> list[str]:
+    requests = [line["request"] for line in play.lines() if line["type"] == "control_request"]
+    return [request["task_id"] for request in requests if request["subtype"] == "stop_task"]
+
+
+def test_agents_in_the_background_are_stopped_after_the_turn(play: Play) -> None:
+    prompt(play)
+    play.say(INIT)
+    task(play, "task_started", task_type="local_agent")
+    task(play, "task_started", "b1", task_type="local_bash")
+    play.say(result("r1"))
+    assert play.state().status == "waiting_input"
+    hold(play)
+    assert interrupts(play) == 1
+    assert stops(play) == ["a1"]
+    play.initialize()
+    play.later(6)
+    assert interrupts(play) == 2  # it runs on
+    task(play, "task_notification", status="stopped")
+    play.initialize()
+    play.later(6)
+    play.later(6)
+    assert interrupts(play) == 2
+
+
+def test_the_agents_own_list_of_what_runs_is_believed(play: Play) -> None:
+    task(play, "task_started", task_type="local_agent")
+    play.say(frame(type="system", subtype="background_tasks_changed", tasks=[]))
+    hold(play)
+    assert interrupts(play) == 0
+    tasks = [{"task_id": "a2", "task_type": "local_agent"}, {"task_id": "b2", "task_type": "local_bash"}]
+    play.say(frame(type="system", subtype="background_tasks_changed", tasks=tasks))
+    assert (interrupts(play), stops(play)) == (1, ["a2"])
+    play.fact(m.AgentExited(process=1, exit_code=-9, reason="killed", final=False))
+    play.later(60)
+    assert play.record.agents == []
