@@ -17,8 +17,8 @@ from bus.topics import Form, Kind, Topic
 
 # Larger than any payload of ours: an approval's input is cut at 64 KiB.
 MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
-# A question carries the agent's input byte for byte: a line of an agent has at most 16 MiB, and as text in
-# JSON each byte may need two.
+# A question, and a tool call to be judged, carry the agent's input byte for byte: a line of an agent has at
+# most 16 MiB, and as text in JSON each byte may need two.
 MAX_FACT_BYTES = 40 * 1024 * 1024
 
 P = TypeVar("P", bound=m.Payload)
@@ -36,7 +36,8 @@ _encoder = msgspec.json.Encoder()
 
 def max_bytes(row: Topic) -> int:
     """The longest payload of a row that readers take."""
-    return MAX_FACT_BYTES if row.kind is Kind.FACT else MAX_PAYLOAD_BYTES
+    internal = row.kind is Kind.FACT or row.pattern.startswith("internal/")
+    return MAX_FACT_BYTES if internal else MAX_PAYLOAD_BYTES
 
 
 def encode(row: Topic, payload: m.Payload | str | bytes | None) -> bytes:

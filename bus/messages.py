@@ -241,6 +241,20 @@ class DeviceReply(Payload, frozen=True, kw_only=True):
     error: ErrorBody | UnsetType = UNSET
 
 
+class PolicyCommand(Command, frozen=True, kw_only=True):
+    """policy/<verb>: ``check`` (toml), ``explain`` (tool, input, session, cwd), ``replay`` (toml, since),
+    ``reload``, ``rules``, ``forget`` (rule). ``toml`` is the text of a whole configuration file.
+    """
+
+    toml: str | None = None
+    tool: str | None = None
+    input: dict[str, Any] | None = None
+    session: str | None = None
+    cwd: str | None = None
+    since: Time | None = None
+    rule: str | None = None
+
+
 class SetBudget(Command, frozen=True, kw_only=True):
     budget_usd: Usd | None
 
@@ -416,6 +430,7 @@ class SessionState(Payload, frozen=True, kw_only=True):
     parent: str | None = None
     blocked: Blocked | None = None
     error: str | None = None
+    enforcement: str = "asked"  # full | partial | asked: which tool calls the rules of the policy reach
 
 
 class IndexEntry(Payload, frozen=True, kw_only=True):
@@ -491,6 +506,7 @@ class ToolEvent(Event, frozen=True, kw_only=True):
     duration_ms: int | UnsetType = UNSET
     approval: str | UnsetType = UNSET
     agent_id: str | UnsetType = UNSET
+    decided_by: str | UnsetType = UNSET  # once finished: approval | rule | agent (its own mode and rules)
 
 
 class QuestionEvent(Event, frozen=True, kw_only=True):
@@ -649,6 +665,7 @@ class ApprovalOutcome(Payload, frozen=True, kw_only=True):
     latency_ms: int
     applied: bool | None
     at: Time
+    remembered: str | None = None  # the rule that this decision left behind
 
 
 class ApprovalEvent(Payload, frozen=True, kw_only=True):
@@ -871,6 +888,19 @@ class AnswerApplied(Payload, frozen=True, kw_only=True):
     applied: bool
 
 
+class ToolUnapproved(Payload, frozen=True, kw_only=True):
+    """ingest → approvals: a tool ran although its request was ``denied``, ``expired`` or still ``open``, or
+    although the gate had not been asked before it (``unjudged``) where it always should be.
+    """
+
+    session: str
+    tool: str
+    tool_use_id: str
+    approval: str | None
+    state: str
+    summary: str
+
+
 class Answer(Payload, frozen=True, kw_only=True):
     """approvals → ingest: what was decided. ``input_json`` is what goes back to the agent on approval:
     the agent's own bytes, or the updated input.
@@ -883,6 +913,7 @@ class Answer(Payload, frozen=True, kw_only=True):
     message: str
     input_json: str
     interrupt: bool
+    rule: str | None = None  # that decided
 
 
 class SessionOpened(Payload, frozen=True, kw_only=True):
@@ -1040,6 +1071,35 @@ class TypeText(Command, frozen=True, kw_only=True):
     key: Literal["Escape"] | None = None
 
 
+class JudgeTool(Command, frozen=True, kw_only=True):
+    """ingest → approvals: an agent is about to use a tool, whether or not it would ask; may it? Asked again
+    until it is answered, so it needs no id: what is denied is decided once, by the approval's id.
+    """
+
+    session: str
+    process: int
+    request_id: str
+    kind: str
+    tool: str
+    tool_use_id: str | None
+    agent_id: str | None
+    input_json: str
+    cwd: str
+    permission_mode: str
+    auto_approve: list[str]
+
+
+class ToolVerdict(Command, frozen=True, kw_only=True):
+    """approvals → ingest: ``ask`` (a rule wants a person asked) or ``none`` (the agent goes on as it would).
+    A denial comes as the fact ``answer``.
+    """
+
+    process: int
+    request_id: str
+    verdict: Literal["ask", "none"]
+    message: str = ""
+
+
 class SpawnAgent(Command, frozen=True, kw_only=True):
     """ingest → tmux: start the next agent process of session ``uid``, resuming conversation ``resume``."""
 
@@ -1089,6 +1149,7 @@ FACT_TYPES: dict[str, type[Payload]] = {
     "withdrawn": QuestionWithdrawn,
     "forbidden": QuestionForbidden,
     "applied": AnswerApplied,
+    "unapproved": ToolUnapproved,
     "answer": Answer,
     "opened": SessionOpened,
     "cost": CostReported,

@@ -242,6 +242,13 @@ DEVICE_DENY = _command(
 DEVICE_REPLY = _event(
     "devices/{device}/reply", m.DeviceReply, "approvals", "What became of the press.", readers=DEVICES
 )
+POLICY = _command(
+    "policy/{verb}",
+    m.PolicyCommand,
+    "approvals",
+    "Check, explain, replay, reload and list the rules; forget one that was remembered.",
+    verbs=("check", "explain", "replay", "reload", "rules", "forget"),
+)
 
 # ── Ledger ───────────────────────────────────────────────────────────────────────────────────────────────
 LEDGER_SESSION = _snapshot("ledger/sessions/{session}", m.LedgerSession, "ledger", "What a session spent.")
@@ -279,6 +286,12 @@ EVICT_AGENT = _command(
     "internal/ingest/evict", m.EvictAgent, "ingest", "Memory is short: put it to sleep.", writers=SERVICES
 )
 TYPE_TEXT = _command("internal/tmux/type", m.TypeText, "tmux", "Type into a screen.", writers=SERVICES)
+JUDGE_TOOL = _command(
+    "internal/approvals/judge", m.JudgeTool, "approvals", "May this tool run?", writers=SERVICES
+)
+TOOL_VERDICT = _command(
+    "internal/ingest/verdict", m.ToolVerdict, "ingest", "What the gate says to that.", writers=SERVICES
+)
 END_AGENT = _command("internal/ingest/end", m.EndAgent, "ingest", "Let the agent end.", writers=SERVICES)
 
 TABLE: tuple[Topic, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Topic))

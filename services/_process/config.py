@@ -99,6 +99,8 @@ class Approvals(Struct, frozen=True, kw_only=True):
     max_permission_mode: typing.Annotated[PermissionMode, rule.one_of(*typing.get_args(PermissionMode))] = (
         "acceptEdits"
     )
+    # What stands in the tables is for the gate to judge: it keeps its last good rules when these are not.
+    rules: typing.Annotated[tuple[dict[str, object], ...], rule.TABLES] = ()
 
     def timeout_for(self, kind: str, level: str) -> float | None:
         """Seconds until an unanswered approval is denied, or None for never. An unknown level is critical."""
@@ -181,10 +183,12 @@ def host_slug(name: str | None = None) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:63].rstrip("-") or "node"
 
 
-def load_config(environ: Mapping[str, str]) -> Config:
-    """Read the configuration. Raises `ConfigError`, whose text names every mistake."""
+def load_config(environ: Mapping[str, str], text: str | None = None) -> Config:
+    """Read the configuration; ``text`` is read as if it stood in the file. Raises `ConfigError`, whose text
+    names every mistake.
+    """
     reader = _Reader(environ)
-    file, document = reader.document()
+    file, document = reader.document() if text is None else (None, reader.parsed(text))
     reader.from_file(document)
     reader.from_environment()
     config = reader.build(file)
@@ -219,6 +223,13 @@ class _Reader:
             raise ConfigError(f"the configuration file {named} is not valid TOML: {error}") from error
         finally:
             self.named = str(path)
+
+    def parsed(self, text: str) -> dict[str, object]:
+        self.named = "the given text"
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"not valid TOML: {error}") from error
 
     def from_file(self, document: Mapping[str, object]) -> None:
         where = f"in {self.named}"

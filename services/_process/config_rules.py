@@ -147,6 +147,14 @@ def _names(value: object, _: Path) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _tables(value: object, _: Path) -> tuple[dict[str, object], ...]:
+    if isinstance(value, str):
+        raise ValueError("can only be set in the file")  # noqa: TRY004  # parse promises ValueError
+    if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+        raise ValueError
+    return tuple(value)
+
+
 def _budget(value: object, _: Path) -> float | None:
     if value == "unlimited":
         return None
@@ -183,6 +191,7 @@ PROGRAM = Rule("a program's name, or its absolute path", _program, str)
 HOST = Rule("a host name or IP address", _host, str)
 ADDRESS = Rule("host:port, such as 0.0.0.0:8883 or [::]:8883", _address, str)
 NAMES = Rule('a list of names, such as ["Read", "Glob"]', _names, str)
+TABLES = Rule("tables, each under a [[heading]] of its own", _tables, str)
 SLUG = matching(r"[a-z0-9][a-z0-9-]{0,62}", "a slug: lower-case letters, digits and hyphens, at most 63")
 BUDGET = Rule('US dollars, 0 or more, or "unlimited"', _budget, _number)
 MEMORY = Rule('a share of the memory (above 0, up to 1), or bytes: 4294967296, "4GiB"', _memory, _number)

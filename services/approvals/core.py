@@ -3,12 +3,14 @@
 Theory of operation
 ===================
 
-Each approval is a small state machine of its own; `TABLE` holds every legal step, and nothing else moves one:
+Each approval is a small state machine of its own; `services.approvals.table` holds every legal step, and
+nothing else moves one:
 
     pending ──approve (the last that is required)──▶ approved ─┐
        │  ╰──approve (one of several)──▶ pending               │
        ├─────deny──────────────────────────────▶ denied ───────┤  final: the decision never changes,
-       ├─────timer (expires_at reached)────────▶ expired ──────┤  later decisions are ``already_decided``
+       ├─────rule (a new one forbids it)───────▶ denied ───────┤  later decisions are ``already_decided``
+       ├─────timer (expires_at reached)────────▶ expired ──────┤
        └─────withdrawn (the agent waits no more)▶ cancelled ───┘
     question ─▶ approved (a rule lets it) | denied (a rule forbids it) | pending (a person is asked)
 
@@ -33,8 +35,7 @@ Over 400 lines because every way into an approval and out of it stands here, sid
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -47,57 +48,41 @@ from bus.effects import Effect, Publish, ReplyTo
 from bus.errors import RefusedError
 from services.approvals import reading, rows, say, users
 from services.approvals.danger.sight import BLIND, Sight
-from services.approvals.decision import Chosen, by_budget, choose, decided
+from services.approvals.decision import (
+    Chosen,
+    by_budget,
+    by_rule,
+    choose,
+    decided,
+    measured,
+    to_remember,
+    told,
+)
 from services.approvals.devices import Devices
 from services.approvals.model import (
     Approval,
     Approver,
     Audit,
-    Decided,
     NotDecided,
+    Place,
     Save,
+    SaveRule,
     SaveUsers,
     State,
     Vote,
 )
+from services.approvals.policing import Policing
 from services.approvals.question import check, opened
+from services.approvals.remember import Remembered
 from services.approvals.rules import Rules, Verdict
+from services.approvals.table import TABLE, Happening
 from services.approvals.tokens import Tokens
-
-
-class Happening(enum.StrEnum):
-    """What may happen to an approval that exists."""
-
-    QUESTION = "question"  # the same question comes again
-    APPROVE = "approve"  # a valid yes
-    DENY = "deny"  # a valid no
-    TIMER = "timer"  # expires_at is reached
-    WITHDRAWN = "withdrawn"
-    APPLIED = "applied"
-
-
-_FINAL: Mapping[Happening, frozenset[State]] = {happening: frozenset() for happening in Happening}
-TABLE: Mapping[State, Mapping[Happening, frozenset[State]]] = {
-    State.PENDING: {
-        Happening.QUESTION: frozenset(),
-        Happening.APPROVE: frozenset({State.APPROVED}),
-        Happening.DENY: frozenset({State.DENIED}),
-        Happening.TIMER: frozenset({State.EXPIRED}),
-        Happening.WITHDRAWN: frozenset({State.CANCELLED}),
-        Happening.APPLIED: frozenset(),
-    },
-    State.APPROVED: _FINAL,
-    State.DENIED: _FINAL,
-    State.EXPIRED: _FINAL,
-    State.CANCELLED: _FINAL,
-}
-"""State → happening → the states that it may lead to; where none stands, the approval stays as it is."""
 
 MAX_WHOLE = MAX_PAYLOAD_BYTES - 512 * 1024  # of an input that `show` shows; the rest is the request around it
 _STATED_VIA = frozenset({"cli", "web", "bus"})  # what a decision on the bus may say of itself; else "bus"
 
 
-class Gate:
+class Gate(Policing):
     """All approvals of a node. ``recall`` finds a decided one in the store; ``pending`` is oldest first.
 
     ``sight`` is what the judge of dangers may see of the world; without it every shell command is ``high``.
@@ -117,11 +102,10 @@ class Gate:
         sight: Sight = BLIND,
     ) -> None:
         self._node = node
-        self._home = home
-        self._sight = sight
+        self._place = Place(home, sight)
         self._rules = rules
         self._tokens = tokens
-        self._approvers = {approver.user: approver for approver in approvers}
+        self._approvers: dict[str, Approver] = {approver.user: approver for approver in approvers}
         self.devices = Devices() if devices is None else devices
         self._recall = recall
         self._pending = {approval.id: approval for approval in pending}
@@ -168,13 +152,13 @@ class Gate:
 
     def question(self, fact: m.Fact, q: m.Question, now: datetime) -> list[Effect]:
         """An agent asks. Raises `RefusedError` for a question that can be nobody's."""
-        check(fact, q)
+        uid = check(fact.uid, q)
         known = self.find(q.approval)
         if known is not None:
             if reading.sha256(q.input_json) != known.input_sha256:
                 raise RefusedError("bad_request", f"{q.approval} was asked before with another input")
             return [] if known.state is State.PENDING else [say.answer(known, now)]
-        approval, verdict, view = opened(fact, q, self._rules, self._home, now, self._sight)
+        approval, verdict, view = opened(uid, q, self._rules, self._place, now)
         asked = Audit(now, "request", approval.id, rows.request(approval))
         if q.held:
             return [asked, *self._settle(approval, State.DENIED, now, **by_budget(q.held))]
@@ -284,18 +268,35 @@ class Gate:
             error = RefusedError("unknown_session", f"{approval.id} belongs to session {approval.uid}")
             return self.refuse(d, approval.id, user, now, error)
         d = msgspec.structs.replace(d, reason=rows.short(d.reason))
-        if d.decision == "deny" and d.remember is None:
-            return self._deny(approval, d, approver.user, via, now)
         try:
-            chosen = choose(approval, d, approver, self._rules, self._home, self._sight)
+            rule = self._to_remember(approval, d, approver, now)
+            if d.decision == "deny":
+                return self._deny(approval, d, rule, approver.user, via, now)
+            chosen = choose(approval, d, approver, self._rules, self._place)
         except RefusedError as error:
             return self.refuse(d, approval.id, user, now, error)
-        return self._approve(approval, d, chosen, approver.user, via, now)
+        return self._approve(approval, d, chosen, rule, approver.user, via, now)
 
-    def _deny(self, approval: Approval, d: m.Decision, user: str, via: str, now: datetime) -> list[Effect]:
+    def _to_remember(
+        self, approval: Approval, d: m.Decision, approver: Approver, now: datetime
+    ) -> Remembered | None:
+        if d.remember is None:
+            return None
+        return to_remember(approval, d, approver.user, self._rules, self._place, now)
+
+    def _deny(
+        self,
+        approval: Approval,
+        d: m.Decision,
+        rule: Remembered | None,
+        user: str,
+        via: str,
+        now: datetime,
+    ) -> list[Effect]:
         message = f"Denied by {user}: {d.reason}" if d.reason else f"Denied by {user}."
         return [
             Audit(now, "decision", approval.id, rows.decision(d, user, None)),
+            *self._remembered(rule, now),
             *self._end(
                 approval,
                 Happening.DENY,
@@ -306,12 +307,26 @@ class Gate:
                 reason=d.reason,
                 message=message,
                 interrupt=d.interrupt,
+                remembered=rule.id if rule else None,
                 reply_to=d.id,
             ),
         ]
 
+    def _remembered(self, rule: Remembered | None, now: datetime) -> list[Effect]:
+        if rule is None:
+            return []
+        self.remember(rule)
+        return [SaveRule(rule), Audit(now, "remembered", rule.approval, rows.remembered(rule))]
+
     def _approve(
-        self, approval: Approval, d: m.Decision, chosen: Chosen, user: str, via: str, now: datetime
+        self,
+        approval: Approval,
+        d: m.Decision,
+        chosen: Chosen,
+        rule: Remembered | None,
+        user: str,
+        via: str,
+        now: datetime,
     ) -> list[Effect]:
         """Count the vote; votes for another input, and an earlier one of the same user, count no more."""
         others = [
@@ -334,6 +349,7 @@ class Gate:
             return [Save(approval), noted, *self._for_devices(), ReplyTo(d.id, result)]
         return [
             noted,
+            *self._remembered(rule, now),
             *self._end(
                 msgspec.structs.replace(approval, danger=chosen.danger),
                 Happening.APPROVE,
@@ -345,6 +361,7 @@ class Gate:
                 final_json=chosen.final_json,
                 updated_input=chosen.updated_input,
                 answers=chosen.answers,
+                remembered=rule.id if rule else None,
                 reply_to=d.id,
             ),
         ]
@@ -388,15 +405,20 @@ class Gate:
 
     def _decide_by_rule(self, approval: Approval, verdict: Verdict, now: datetime) -> list[Effect]:
         state = State.APPROVED if verdict.answer == "allow" else State.DENIED
-        message = "" if state is State.APPROVED else f"Denied by the rule {verdict.rule}: {verdict.reason}"
-        how = {"by": verdict.rule, "via": "policy", "rule": verdict.rule, "reason": verdict.reason}
-        return self._settle(approval, state, now, message=message, **how)
+        message = "" if state is State.APPROVED else say.forbidden(verdict)
+        return self._settle(approval, state, now, message=message, **by_rule(verdict))
 
     @staticmethod
     def _settle(approval: Approval, state: State, now: datetime, **how: Any) -> list[Effect]:
         """Decided at once: nobody was asked."""
         done = decided(approval, state, now, **how)
-        return [Save(done, new=True), *_told(done, now), say.outcome(done), _measure(done)]
+        return [Save(done, new=True), *told(done, now), say.outcome(done), measured(done)]
+
+    def _deny_by_rule(self, approval: Approval, verdict: Verdict, now: datetime) -> list[Effect]:
+        """A pending approval that new rules forbid."""
+        message = say.forbidden(verdict)
+        how = by_rule(verdict)
+        return self._end(approval, Happening.RULE, State.DENIED, now, message=message, **how)
 
     def _end(
         self,
@@ -418,14 +440,14 @@ class Gate:
         cleared += [users.no_token(approval, user) for user in self._approvers]
         said: list[Effect] = [
             Save(done),
-            *_told(done, now),
+            *told(done, now),
             *cleared,
             *self._waiting(),
             say.outcome(done),
         ]
         if reply_to is not None:
             said.append(ReplyTo(reply_to, done.outcome))
-        return [*said, _measure(done)]
+        return [*said, measured(done)]
 
     def refuse(
         self, d: m.Decision, approval_id: str, user: str | None, now: datetime, error: RefusedError
@@ -439,13 +461,3 @@ class Gate:
 
 def _via(d: m.Decision) -> str:
     return d.via if d.via in _STATED_VIA else "bus"
-
-
-def _told(a: Approval, now: datetime) -> list[Effect]:
-    """What goes with every decision into the transaction: the audit row and the agent's answer."""
-    return [Audit(now, "outcome", a.id, rows.outcome(a)), say.answer(a, now)]
-
-
-def _measure(a: Approval) -> Decided:
-    assert a.outcome is not None  # noqa: S101  # only decided approvals are measured
-    return Decided(a.state, a.outcome.via, a.outcome.level, a.outcome.latency_ms / 1000)

@@ -10,12 +10,13 @@ import msgspec
 
 from bus import messages as m
 from bus.codec import MAX_PAYLOAD_BYTES
+from bus.effects import Effect
 from bus.errors import RefusedError
-from services.approvals import reading, rows
-from services.approvals.danger import assess
-from services.approvals.danger.sight import BLIND, Sight
-from services.approvals.model import Approval, Approver, State
-from services.approvals.rules import Rules
+from services.approvals import reading, rows, say
+from services.approvals.model import Approval, Approver, Audit, Decided, Place, State
+from services.approvals.question import again, read
+from services.approvals.remember import Remembered, remembered
+from services.approvals.rules import Rules, Verdict
 
 MAX_FINAL = MAX_PAYLOAD_BYTES - 64 * 1024  # bytes of what goes back to the agent, as text within a fact
 MAX_ANSWERS = 256 * 1024  # bytes of all answers, which stand in the outcome
@@ -33,23 +34,14 @@ class Chosen:
     answers: dict[str, str] | None
 
 
-def choose(
-    a: Approval, d: m.Decision, approver: Approver, rules: Rules, home: str, sight: Sight = BLIND
-) -> Chosen:
+def choose(a: Approval, d: m.Decision, approver: Approver, rules: Rules, place: Place) -> Chosen:
     """Raises `RefusedError` where this yes may not be given; nothing has changed then."""
-    if d.remember is not None:
-        raise RefusedError(
-            "bad_request",
-            "this version does not remember decisions: send it without `remember`, nothing was decided",
-        )
     if d.interrupt:
         raise RefusedError("bad_request", "`interrupt` goes with a denial: an approved tool runs")
     danger, required, final = a.danger, a.required, a.input_json
     if d.updated_input is not None:
         final = _updated(a, d.updated_input)
-        parsed = reading.parse(final)
-        danger = assess(a.tool, parsed, a.cwd, home, sight)
-        verdict = rules.judge(a.kind, a.tool, danger, a.auto_approve)
+        danger, verdict = again(a, rules, place, final)
         if verdict.answer == "deny":
             raise RefusedError(
                 "not_allowed", f"the rule {verdict.rule} forbids the changed input: {verdict.reason}"
@@ -74,6 +66,43 @@ def choose(
         required=required,
         updated_input=d.updated_input,
         answers=d.answers,
+    )
+
+
+def to_remember(
+    a: Approval, d: m.Decision, user: str, rules: Rules, place: Place, now: datetime
+) -> Remembered:
+    """The rule that this decision leaves behind. Raises `RefusedError` where none would hold."""
+    if a.kind != "tool":
+        raise RefusedError("bad_request", f"a {a.kind} is not remembered: nothing was decided")
+    if d.updated_input is not None:
+        raise RefusedError("bad_request", "a changed input is not remembered: nothing was decided")
+    parsed = reading.parse(a.input_json)
+    call = read(a, a.uid, parsed, a.danger, place)
+    if not call.readable:
+        raise RefusedError(
+            "not_allowed", "an input that cannot be read is not remembered: nothing was decided"
+        )
+    verdict = rules.judge(call)
+    if verdict.forced:
+        raise RefusedError(
+            "not_allowed",
+            f"the configuration's {verdict.rule} asks each time, whatever is remembered: nothing was "
+            "decided; decide without `remember`, or change the rule",
+        )
+    if d.decision == "approve" and a.danger.level == "critical":
+        raise RefusedError(
+            "not_allowed",
+            "what is critical is asked each time: nothing was decided; decide without `remember`",
+        )
+    return remembered(
+        call,
+        "allow" if d.decision == "approve" else "deny",
+        approval=a.id,
+        summary=a.summary,
+        by=user,
+        once=d.remember == "session",
+        now=now,
     )
 
 
@@ -120,6 +149,7 @@ def decided(
     final_json: str | None = None,
     updated_input: dict[str, Any] | None = None,
     answers: dict[str, str] | None = None,
+    remembered: str | None = None,
 ) -> Approval:
     """The approval in its final state, with its outcome."""
     outcome = m.ApprovalOutcome(
@@ -139,6 +169,7 @@ def decided(
         latency_ms=max(0, round((now - a.created_at).total_seconds() * 1000)),
         applied=None,
         at=now,
+        remembered=remembered,
     )
     return msgspec.structs.replace(
         a, state=state, outcome=outcome, message=message, interrupt=interrupt, final_json=final_json
@@ -149,3 +180,18 @@ def by_budget(reason: str) -> dict[str, str]:
     """How a denial is said that nobody gave: the session may spend no more."""
     reason = rows.short(reason) or "a budget is exhausted"
     return {"by": "budget", "via": "budget", "reason": reason, "message": f"Denied by Pointsman: {reason}"}
+
+
+def by_rule(verdict: Verdict) -> dict[str, str]:
+    """How a decision of a rule is said."""
+    return {"by": verdict.rule, "via": "policy", "rule": verdict.rule, "reason": verdict.reason}
+
+
+def told(a: Approval, now: datetime) -> list[Effect]:
+    """What goes with every decision into the transaction: the audit row and the agent's answer."""
+    return [Audit(now, "outcome", a.id, rows.outcome(a)), say.answer(a, now)]
+
+
+def measured(a: Approval) -> Decided:
+    assert a.outcome is not None  # noqa: S101  # only decided approvals are measured
+    return Decided(a.state, a.outcome.via, a.outcome.level, a.outcome.latency_ms / 1000)

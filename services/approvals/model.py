@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,8 @@ import msgspec
 
 from bus import messages as m
 from bus.effects import Do, Keep
+from services.approvals.danger.sight import BLIND, Sight
+from services.approvals.remember import Remembered
 
 
 class State(enum.StrEnum):
@@ -21,6 +24,13 @@ class State(enum.StrEnum):
     DENIED = "denied"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+
+
+class GoodPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the configuration said when it was last good; ``rules`` are its tables as they stood there."""
+
+    rules: tuple[dict[str, Any], ...]
+    auto_approve: tuple[str, ...]
 
 
 class Vote(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +75,19 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     interrupt: bool = False
     outcome: m.ApprovalOutcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the gate knows of its machine: Pointsman's own home, and what the judge may see."""
+
+    home: str
+    sight: Sight = BLIND
+
+    def led(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """The paths as they are named, and as they are without links."""
+        named = tuple(dict.fromkeys(paths))
+        return tuple(dict.fromkeys((*named, *map(self.sight.resolve, named))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +143,34 @@ class DeviceDecided(Keep):
 
     device: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRule(Keep):
+    """Keep what somebody had remembered."""
+
+    rule: Remembered
+
+
+@dataclass(frozen=True, slots=True)
+class DropRule(Keep):
+    """Remembered no more."""
+
+    rule_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavePolicy(Keep):
+    """The rules that are in force, to go on with when the configuration's are no good at a start."""
+
+    policy: GoodPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Unapproved(Do):
+    """For the metrics: a tool ran against a decision, or without one."""
+
+    state: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from bus import messages as m
 from bus import topics as t
 from bus.errors import RefusedError
 from services.approvals import reading
+from services.approvals.calls import Call, commands_of, paths_of, words_of
 from services.approvals.danger import assess
-from services.approvals.danger.sight import BLIND, Sight
-from services.approvals.model import Approval
+from services.approvals.model import Approval, Place
 from services.approvals.rules import Rules, Verdict
 
 # What stands in topics and fact ids: "answer-<id>" has to fit 64 characters.
@@ -20,28 +20,32 @@ MAX_NAME = 256  # characters of a tool's name; MCP's longest are below 128
 MAX_CWD = 4096  # Linux's PATH_MAX
 
 
-def check(fact: m.Fact, q: m.Question) -> None:
-    """What is not bounded here would stand in topics and in snapshots that every reader takes."""
-    if fact.uid is None or not _ID.match(q.approval) or not t.PARAMETERS["session"].match(q.session):
-        raise RefusedError("bad_request", f"{fact.id} lacks a uid, a session's name or a usable approval id")
+def check(uid: str | None, q: m.Question) -> str:
+    """The uid. What is not bounded here would stand in topics and in snapshots that every reader takes."""
+    if uid is None or not _ID.match(q.approval) or not t.PARAMETERS["session"].match(q.session):
+        raise RefusedError(
+            "bad_request", f"{q.approval} lacks a uid, a session's name or a usable approval id"
+        )
     for name, text in (("tool", q.tool), ("kind", q.kind), ("mode", q.permission_mode), ("cwd", q.cwd)):
         if len(text) > (MAX_CWD if name == "cwd" else MAX_NAME):
-            raise RefusedError("too_large", f"{fact.id}: {name} has {len(text)} characters")
+            raise RefusedError("too_large", f"{q.approval}: {name} has {len(text)} characters")
+    return uid
 
 
 def opened(
-    fact: m.Fact, q: m.Question, rules: Rules, home: str, now: datetime, sight: Sight = BLIND
+    uid: str, q: m.Question, rules: Rules, place: Place, now: datetime
 ) -> tuple[Approval, Verdict, reading.View]:
     """The approval that a checked question opens, what the rules say to it, and how it is shown."""
     parsed = reading.parse(q.input_json)
-    danger = assess(q.tool, parsed, q.cwd, home, sight)
-    verdict = rules.judge(q.kind, q.tool, danger, q.auto_approve)
+    danger = assess(q.tool, parsed, q.cwd, place.home, place.sight)
+    call = read(q, uid, parsed, danger, place)
+    verdict = rules.judge(call)
     view = reading.view(q.input_json, parsed)
     waits_s = rules.timeout_for(q.kind, danger.level) if verdict.answer == "ask" else None
     approval = Approval(
         id=q.approval,
         session=q.session,
-        uid=fact.uid or "",
+        uid=uid,
         process=q.process,
         request_id=q.request_id,
         kind=q.kind,
@@ -63,3 +67,32 @@ def opened(
         expires_at=None if waits_s is None else now + timedelta(seconds=waits_s),
     )
     return approval, verdict, view
+
+
+def read(q: m.Question | Approval, uid: str, parsed: reading.Parsed, danger: m.Danger, place: Place) -> Call:
+    """The call as rules see it. ``parsed`` may be another input than the question's own."""
+    home = place.sight.user_home
+    commands = commands_of(q.tool, parsed, place.sight, q.cwd)
+    unknown = commands is not None and any(None in command.words for command in commands.found)
+    return Call(
+        kind=q.kind,
+        tool=q.tool,
+        session=q.session,
+        uid=uid,
+        cwd=q.cwd,
+        danger=danger,
+        value=parsed.value,
+        auto_approve=tuple(q.auto_approve),
+        commands=commands,
+        paths=place.led(paths_of(q.tool, parsed, q.cwd, home)),
+        words=place.led(words_of(commands, q.cwd, home)),
+        vague=unknown or (commands is not None and not commands.complete),
+        readable=parsed.doubt is None,
+    )
+
+
+def again(a: Approval, rules: Rules, place: Place, final_json: str | None = None) -> tuple[m.Danger, Verdict]:
+    """What the rules say now to a question that was asked, or to another input for it."""
+    parsed = reading.parse(a.input_json if final_json is None else final_json)
+    danger = assess(a.tool, parsed, a.cwd, place.home, place.sight)
+    return danger, rules.judge(read(a, a.uid, parsed, danger, place))

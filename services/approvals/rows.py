@@ -10,6 +10,7 @@ import msgspec
 from bus import messages as m
 from services.approvals import reading
 from services.approvals.model import Approval, State
+from services.approvals.remember import Remembered
 
 REASON_CHARS = 4000  # of a text that someone gives with a decision: a person wrote it, and an agent reads it
 
@@ -54,6 +55,10 @@ def decision(d: m.Decision, user: str | None, error: str | None) -> dict[str, An
 def users(them: Iterable[m.BusUser]) -> dict[str, Any]:
     """Who may decide, beside the first operator."""
     return {"users": [msgspec.structs.asdict(user) for user in them]}
+
+
+def remembered(rule: Remembered) -> dict[str, Any]:
+    return {"rule": msgspec.to_builtins(rule)}
 
 
 def outcome(a: Approval) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from bus import topics as t
 from bus.effects import Post, Publish
 from services.approvals import reading
 from services.approvals.model import Approval, State
+from services.approvals.rules import Verdict
 
 MAX_ITEMS = (
     1000  # of the pending snapshot, oldest first: 4 MiB is the most that a reader takes; count is right
@@ -86,7 +87,16 @@ def answer(a: Approval, at: datetime) -> Post:
         message=a.message,
         input_json=(a.input_json if a.final_json is None else a.final_json) if approved else "",
         interrupt=a.interrupt,
+        rule=a.outcome.rule if a.outcome else None,
     )
     return Post(
         "ingest", m.Fact(id=f"answer-{a.id}", type="answer", uid=a.uid, at=at, data=codec.encode_data(data))
+    )
+
+
+def forbidden(verdict: Verdict) -> str:
+    """What the agent's model reads."""
+    return (
+        f"Denied by a rule of the user's policy ({verdict.rule}): {verdict.reason}. Do not try to reach the "
+        "same by another way; go on without it, or say that it is needed."
     )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import trio
 from prometheus_client import Counter, Gauge, Histogram
@@ -10,15 +14,18 @@ from prometheus_client import Counter, Gauge, Histogram
 from bus import messages as m
 from bus import topics as t
 from bus.api import Received
-from bus.effects import Do, Effect, Keep
+from bus.effects import Do, Effect, Keep, ReplyTo
+from bus.errors import RefusedError
 from services._process.context import Context
 from services._process.station import Station
 from services._process.store import open_store
+from services.approvals import loading
 from services.approvals.core import Gate
 from services.approvals.custody import Custody
 from services.approvals.devices import NO_LIMIT, Devices, Limit, no_device
 from services.approvals.keys import Keys
-from services.approvals.model import Decided, NotDecided, OldKeys, Save
+from services.approvals.model import Decided, NotDecided, OldKeys, Save, SavePolicy, Unapproved
+from services.approvals.policing import Replay
 from services.approvals.press import Looks, Standing, press
 from services.approvals.rules import Rules
 from services.approvals.store import MIGRATIONS, Store
@@ -27,6 +34,8 @@ from services.approvals.world import sight
 
 RECHECK_S = 1.0  # expiry goes by the wall clock, which may be set while we sleep
 LATENCIES_S = (0.005, 0.02, 0.1, 1, 5, 15, 30, 60, 300, 1800, 14400)  # a rule; a quick person; a long lunch
+MAX_REPLAYED = 20_000  # decisions, the newest ones: some tens of seconds
+REPLAY_AT_ONCE = 50
 
 
 async def serve(context: Context) -> None:
@@ -37,19 +46,24 @@ async def serve(context: Context) -> None:
 class Shell:
     """Carries events to the gate and its effects into the world."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, environ: Mapping[str, str] = os.environ) -> None:
         self._context = context
+        self._environ = environ
         self._changed = trio.Event()
+        self._nursery: trio.Nursery | None = None
         connection = open_store(context.home.store(context.service), MIGRATIONS, durable=True)
         keys = Keys(context.home, context.log.secret)
         self.store = Store(connection, keys.seal)
-        config = context.config.approvals
         users = self.store.users()
         self._standing = Standing()
+        self._found = loading.loaded(context.config, environ)
+        kept = self.store.policy()
+        first = loading.last_good(self._found, kept, environ)
+        self._new = first if first.good != kept else None
         self.gate = Gate(
             node=context.config.node.name,
             home=str(context.home.path),
-            rules=Rules(frozenset(config.auto_approve), config.timeout_for),
+            rules=replace(first.rules, remembered=self.store.remembered()),
             tokens=keys.tokens,
             approvers=approvers(users),
             devices=Devices(users, self._limit, self.store.decided_at()),
@@ -73,6 +87,12 @@ class Shell:
         self._refused = Counter(
             "pointsman_decisions_refused", "Decisions that changed nothing", ["code"], registry=registry
         )
+        self._unapproved = Counter(
+            "pointsman_unapproved_tools",
+            "Tools that ran against a decision, or without one",
+            ["state"],
+            registry=registry,
+        )
         self._latency = Histogram(
             "pointsman_approval_latency_seconds",
             "From the question to its decision",
@@ -84,7 +104,15 @@ class Shell:
     async def run(self) -> None:
         station, gate = self.station, self.gate
         self._custody.begin()
-        station.act(gate.tick(self._context.now()))  # what expired while nobody was here
+        now = self._context.now()
+        station.act(gate.tick(now))  # what expired while nobody was here
+        if self._found.mistakes:
+            station.act(self._rejected(self._found, now, "start"))
+        elif self._new is not None:
+            if self._new.good.rules or self.store.policy() is not None:
+                station.act(gate.adopt(self._new.rules, self._new.good, now, "start"))
+            else:  # there never were any: nothing to tell
+                station.act([SavePolicy(self._new.good)])
         station.act(gate.snapshots())
         for row in (t.APPROVAL_REQUEST, t.APPROVAL_TOKEN, t.APPROVALS_PENDING, t.DEVICE_PENDING):
             self._context.bus.own(row)  # what else stands there is of an approval that is decided
@@ -98,10 +126,15 @@ class Shell:
         station.on_connected(self._connected)
         station.on_command(t.APPROVAL_DECISION, m.Decision, self._decide)
         station.on_command(t.APPROVAL_SHOW, m.ShowApproval, self._show)
+        station.on_fact("unapproved", m.ToolUnapproved, gate.ran)
+        station.on_command(t.JUDGE_TOOL, m.JudgeTool, lambda command, _, now: gate.judge(command, now))
+        station.on_command(t.POLICY, m.PolicyCommand, self._policy)
         async with trio.open_nursery() as nursery:
             self._custody.register(nursery)
             nursery.start_soon(self._custody.run)
+            self._nursery = nursery
             nursery.start_soon(self._watch_the_clock)
+            nursery.start_soon(self._reload_on_signal)
             await station.run()
 
     def _decide(self, command: m.Decision, values: dict[str, str], now: datetime) -> list[Effect]:
@@ -127,11 +160,85 @@ class Shell:
         return []
 
     def _limit(self, device: str) -> Limit:
-        found = self._context.config.devices.get(device)
+        found = self._found.devices.get(device)
         return NO_LIMIT if found is None else Limit(found.max_level, found.oldest)
 
     def _show(self, command: m.ShowApproval, values: dict[str, str], now: datetime) -> list[Effect]:
         return self.gate.show(command, values["id"], now)
+
+    # the policy
+
+    def _policy(self, command: m.PolicyCommand, values: dict[str, str], now: datetime) -> list[Effect]:
+        verb = values["verb"]
+        if verb == "rules":
+            return [ReplyTo(command.id, self.gate.policy())]
+        if verb == "explain":
+            return [ReplyTo(command.id, self.gate.explain(command))]
+        if verb == "forget":
+            return self.gate.forget(command, now)
+        if verb == "reload":
+            return self._reload(now, command.by or "command", command.id)
+        if verb == "check":
+            return [ReplyTo(command.id, self._checked(loading.read(self._environ, _text(command))))]
+        if verb == "replay":
+            found = loading.read(self._environ, command.toml)
+            if found.mistakes:
+                raise RefusedError("bad_request", "\n".join(found.mistakes))
+            assert self._nursery is not None  # noqa: S101  # we run in it
+            self._nursery.start_soon(self._replay, command, found.rules)
+            return []
+        raise RefusedError(
+            "bad_request", f"the policy has no verb {verb!r}: one of {', '.join(t.POLICY.verbs)}"
+        )
+
+    def _checked(self, found: loading.Loaded) -> dict[str, object]:
+        warnings = [] if found.mistakes else found.warnings(self.gate.approvers)
+        return {
+            "ok": not found.mistakes,
+            "rules": len(found.rules.rules),
+            "mistakes": list(found.mistakes),
+            "warnings": warnings,
+        }
+
+    def _reload(self, now: datetime, by: str, request_id: str | None = None) -> list[Effect]:
+        """All of the new policy, or none of it."""
+        found = loading.read(self._environ)
+        result = self._checked(found)
+        if found.mistakes:
+            text = "\n".join(found.mistakes)
+            error = RefusedError("bad_request", f"the rules in force stay: {text}", result)
+            return [*self._rejected(found, now, by), ReplyTo(request_id, error=error)]
+        self._found = found
+        self.gate.devices.limited(self._limit)
+        effects = self.gate.adopt(found.rules, found.good, now, by)
+        self._context.log.info("policy loaded", rules=len(found.rules.rules), by=by)
+        return [*effects, ReplyTo(request_id, result)]
+
+    def _rejected(self, found: loading.Loaded, now: datetime, by: str) -> list[Effect]:
+        self._context.log.error("policy rejected, the last good one stays", mistakes=found.mistakes, by=by)
+        return self.gate.rejected("\n".join(found.mistakes), now, by)
+
+    async def _reload_on_signal(self) -> None:
+        with trio.open_signal_receiver(signal.SIGHUP) as signals:
+            async for _ in signals:
+                effects = self._reload(self._context.now(), "SIGHUP")
+                self.station.act(e for e in effects if not isinstance(e, ReplyTo))
+
+    async def _replay(self, command: m.PolicyCommand, rules: Rules) -> None:
+        """Newest first, and with pauses: approvals go on meanwhile."""
+        replay = Replay(replace(rules, remembered=self.store.remembered()), self.gate.place)
+        since = command.since.astimezone(UTC) if command.since is not None else None
+        before: int | None = None
+        while replay.looked_at < MAX_REPLAYED:
+            found = self.store.past(since, before, REPLAY_AT_ONCE)
+            if not found:
+                break
+            before = found[-1][0]
+            replay.look(approval for _, approval in found)
+            await trio.lowlevel.checkpoint()
+        self.station.act([ReplyTo(command.id, replay.result())])
+
+    # effects
 
     def _keep(self, effect: Keep) -> None:
         self.store.keep(effect)
@@ -148,6 +255,8 @@ class Shell:
             self._custody.drop_old_keys()
         elif isinstance(effect, NotDecided):
             self._refused.labels(effect.code).inc()
+        elif isinstance(effect, Unapproved):
+            self._unapproved.labels(effect.state).inc()
 
     async def _watch_the_clock(self) -> None:
         """Sleeps until the next expiry, at most `RECHECK_S`; while nothing expires, until a change."""
@@ -161,3 +270,9 @@ class Shell:
                 continue
             with trio.move_on_after(min(RECHECK_S, max(0.0, (due - now).total_seconds()))):
                 await self._changed.wait()
+
+
+def _text(command: m.PolicyCommand) -> str:
+    if command.toml is None:
+        raise RefusedError("bad_request", "`check` takes `toml`: the text of a configuration file")
+    return command.toml

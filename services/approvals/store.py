@@ -19,7 +19,19 @@ from bus.effects import Keep
 from services.approvals import chain
 from services.approvals.audit import Row, Seal
 from services.approvals.chain import Chain
-from services.approvals.model import Approval, Audit, DeviceDecided, Save, SaveUsers, SealAnew
+from services.approvals.model import (
+    Approval,
+    Audit,
+    DeviceDecided,
+    DropRule,
+    GoodPolicy,
+    Save,
+    SavePolicy,
+    SaveRule,
+    SaveUsers,
+    SealAnew,
+)
+from services.approvals.remember import Remembered
 
 MIGRATIONS = (
     """
@@ -55,6 +67,10 @@ CREATE TABLE users (
 ) WITHOUT ROWID;
 """,
     chain.MIGRATION,
+    """
+CREATE TABLE remembered (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, record BLOB NOT NULL);
+CREATE TABLE policy (one INTEGER PRIMARY KEY CHECK (one = 1), record BLOB NOT NULL);
+""",
 )
 
 _FIND = "SELECT record, json FROM approvals JOIN inputs ON approval = id"
@@ -93,6 +109,17 @@ class Store:
         elif isinstance(effect, DeviceDecided):
             at = effect.at.isoformat()
             self._db.execute("UPDATE users SET decided_at = ? WHERE user = ?", (at, effect.device))
+        elif isinstance(effect, SaveRule):
+            record = self._encoder.encode(effect.rule)
+            self._db.execute(
+                "INSERT OR REPLACE INTO remembered (id, record) VALUES (?, ?)", (effect.rule.id, record)
+            )
+        elif isinstance(effect, DropRule):
+            self._db.execute("DELETE FROM remembered WHERE id = ?", (effect.rule_id,))
+        elif isinstance(effect, SavePolicy):
+            self._db.execute(
+                "INSERT OR REPLACE INTO policy VALUES (1, ?)", (self._encoder.encode(effect.policy),)
+            )
         else:
             raise TypeError(f"{effect!r} is not kept here")
 
@@ -134,6 +161,25 @@ class Store:
 
     def _approval(self, record: bytes, input_json: str) -> Approval:
         return msgspec.structs.replace(self._decoder.decode(record), input_json=input_json)
+
+    def past(self, since: datetime | None, before: int | None, limit: int) -> list[tuple[int, Approval]]:
+        """Approvals with their numbers, newest first, of those below ``before``."""
+        rows = self._db.execute(
+            "SELECT n, record, json FROM approvals JOIN inputs ON approval = id "
+            "WHERE n < ? AND created_at >= ? ORDER BY n DESC LIMIT ?",
+            (before if before is not None else 2**62, since.isoformat() if since else "", limit),
+        )
+        return [(n, self._approval(record, input_json)) for n, record, input_json in rows]
+
+    def remembered(self) -> tuple[Remembered, ...]:
+        """Oldest first."""
+        rows = self._db.execute("SELECT record FROM remembered ORDER BY n")
+        return tuple(msgspec.json.decode(record, type=Remembered) for (record,) in rows)
+
+    def policy(self) -> GoodPolicy | None:
+        """What was in force last."""
+        row = self._db.execute("SELECT record FROM policy").fetchone()
+        return msgspec.json.decode(row[0], type=GoodPolicy) if row else None
 
     @property
     def empty(self) -> bool:

@@ -15,7 +15,18 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect
 from bus.errors import RefusedError
-from services.ingest import delivery, follow, holds, hook_questions, life, limits, questions, rest, turns
+from services.ingest import (
+    callbacks,
+    delivery,
+    follow,
+    holds,
+    hook_questions,
+    life,
+    limits,
+    questions,
+    rest,
+    turns,
+)
 from services.ingest.commands import Commands
 from services.ingest.hook_model import HOOKED
 from services.ingest.hooks import Hooks
@@ -80,8 +91,17 @@ class Sessions(Commands, Links, Hooks):
         step = self._step(self._of(fact.uid), now)
         if step.r.kind in HOOKED:
             hook_questions.answer(step, data)
-        else:
+        elif not callbacks.denied(step, data):
             questions.answer(step, data)
+        return self._close(step)
+
+    def judged(self, command: m.ToolVerdict, now: datetime) -> list[Effect]:
+        """The gate's word on a hook callback. One of a session that is gone comes too late."""
+        session = self._by_uid.get(command.uid or "")
+        if session is None:
+            return []
+        step = self._step(session, now)
+        callbacks.verdict(step, command)
         return self._close(step)
 
     def held(self, fact: m.Fact, data: m.BudgetHold, now: datetime) -> list[Effect]:
@@ -133,6 +153,7 @@ class Sessions(Commands, Links, Hooks):
             step.changed("out of reach")
         elif what == "init" and r.living and r.alive and not r.initialized and session.link is not None:
             step.event(m.ErrorEvent, code="internal", message="the agent did not answer initialize")
+            r.hooked = False
             delivery.initialized(step)
         elif what == "cost":
             follow.tick(step)
@@ -141,6 +162,8 @@ class Sessions(Commands, Links, Hooks):
             limits.reset(step)
         elif what == "baseline" and r.initialized and not r.baseline:
             turns.set_baseline(step)
+        elif what == "hooks" and r.callbacks:
+            callbacks.remind(step)
         elif what == "exit" and r.exit is not None:
             life.gone(step)
         elif what == "wake":

@@ -14,7 +14,7 @@ import uuid as uuids
 from datetime import timedelta
 
 from bus import messages as m
-from services.ingest import questions, rest, say, wire
+from services.ingest import callbacks, questions, rest, say, wire
 from services.ingest.hook_model import HOOKED
 from services.ingest.model import Prompt, Record, SendHello, SendLine
 from services.ingest.step import Step
@@ -78,6 +78,7 @@ def taken(step: Step, n: int) -> None:
     step.durable = True
     step.drop([line.n for line in read])
     questions.taken(step, [line.about for line in read if line.kind == "answer"])
+    callbacks.taken(step, [line.about for line in read if line.kind == "hook"])
     for line in read:
         if line.kind == "prompt" and line.about in step.session.prompts:
             delivered(step, step.session.prompts[line.about])
@@ -95,6 +96,8 @@ def unwritable(step: Step, n: int, reason: str) -> None:
             refuse(step, prompt)
     elif line.kind == "answer":
         questions.unwritable(step, line.about, reason)
+    elif line.kind == "hook":
+        callbacks.drop(step, [line.about])
     step.event(
         m.ErrorEvent, code="too_large", message=f"a line could not be written to the agent: {reason}"[:500]
     )
@@ -208,6 +211,7 @@ def drop_silent(step: Step) -> bool:
         or r.turn
         or r.compacting
         or r.questions
+        or r.callbacks
         or (step.session.link is None and r.kind not in HOOKED)
     ):
         return bool(sent)

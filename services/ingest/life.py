@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from bus import messages as m
 from bus.errors import RefusedError
-from services.ingest import delivery, follow, questions, rest, say
+from services.ingest import callbacks, delivery, follow, questions, rest, say
 from services.ingest.model import Ask, Close, Cost, DropSeen, Exit
 from services.ingest.step import Step
 from services.ingest.turns import RECENT_COSTS
@@ -30,7 +30,7 @@ def started(step: Step, process: int, resume: str | None) -> None:
         _over(step, "a new agent process was started")
     r.process, r.resumed, r.alive, r.initialized = process, resume is not None, True, False
     r.offset, r.drained, r.line, r.lost = 0, False, 0, False
-    r.requests, r.lifecycle, r.exit = {}, False, None
+    r.requests, r.lifecycle, r.exit, r.hooked = {}, False, None, None
     r.tells_cost = True
     follow.over(step)
     if r.ask is not None and r.ask.process <= process:
@@ -137,6 +137,7 @@ def _over(step: Step, reason: str) -> None:
     """The process is gone, and with it everything that only it knew."""
     r, session = step.r, step.session
     questions.withdraw(step, list(r.questions), "the agent is gone")
+    callbacks.drop(step, list(r.callbacks))
     questions.clear_tools(step, all_of_them=True)
     r.alive = r.initialized = r.turn = r.compacting = False
     r.requests, r.asks_back, r.agents = {}, None, []
@@ -153,6 +154,7 @@ def end(step: Step, how: str, exit_code: int | None, reason: str) -> None:
     for prompt in list(step.session.prompts.values()):
         delivery.refuse(step, prompt)
     questions.withdraw(step, list(r.questions), "the session has ended")
+    callbacks.drop(step, list(r.callbacks))
     step.drop(list(step.session.lines))
     r.end, r.ended_at, r.ask, r.alive = how, step.now, None, False
     rest.over(step, reason)

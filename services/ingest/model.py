@@ -35,10 +35,27 @@ class Question(Struct):
     answered: int | None = None
     hook: HookAnswer | None = None
     left: bool = False
+    callback: bool = False  # asked by a hook callback, because this agent asks nothing more after one
+
+
+class Callback(Struct):
+    """A PreToolUse callback that waits for the gate. ``answered``: the number of the line that denies it."""
+
+    kind: str
+    tool: str
+    tool_use_id: str | None
+    agent_id: str | None
+    input_json: str
+    since: datetime
+    answered: int | None = None
 
 
 class ToolRun(Struct):
-    """A tool call that has not finished. ``asked`` is its approval, if the agent asked."""
+    """A tool call that has not finished. ``asked`` is its approval, if the agent asked or a rule denied it.
+
+    ``judged``: the gate was asked before it ran; ``decision`` is what became of ``asked``; ``ran``: the agent
+    said that it was carried out.
+    """
 
     tool: str
     summary: str
@@ -46,6 +63,10 @@ class ToolRun(Struct):
     agent_id: str | None = None
     asked: str | None = None
     input: str = ""  # hook sessions: stands for its input, to know its permission request by
+    judged: bool = False
+    decision: str | None = None
+    by_rule: bool = False
+    ran: bool = False
 
 
 class Cost(Struct):
@@ -154,6 +175,8 @@ class Record(Struct):
     lifecycle: bool = False  # this agent says which prompts a result is for
     asks_back: str | None = None  # the last text of the turn, if it ends with a question
     questions: dict[str, Question] = {}  # by the agent's request id
+    callbacks: dict[str, Callback] = {}  # by the agent's request id
+    hooked: bool | None = None  # whether this process lets our hooks decide; None: not known yet
     tools: dict[str, ToolRun] = {}  # by tool_use_id
     cost: Cost = msgspec.field(default_factory=Cost)
     earlier: list[Cost] = []  # last totals of earlier processes, newest last
@@ -185,6 +208,15 @@ class Record(Struct):
     @property
     def living(self) -> bool:
         return self.end is None
+
+    @property
+    def enforcement(self) -> str:
+        """What a rule of the policy can do here. ``full``: a denial holds for every tool call; ``partial``:
+        as long as the agent's connection stands; ``asked``: only where the agent asks.
+        """
+        if self.kind not in ("managed", "sdk-url") or self.hooked is False:
+            return "asked"
+        return "full" if self.kind == "managed" else "partial"
 
 
 class Prompt(Struct):

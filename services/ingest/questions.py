@@ -10,20 +10,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+import msgspec
+
 from bus import messages as m
 from bus.bridge_wire import check_input_line
 from bus.ids import approval_id
 from services.ingest import cut, say
-from services.ingest.model import Question, ToolRun
-from services.ingest.step import Step
+from services.ingest.hook_model import HOOKED
+from services.ingest.model import Callback, Question, ToolRun
+from services.ingest.step import Step, short_hash
 from services.ingest.wire import CanUseTool, WireError
 
 MAX_OPEN = 500  # questions and tool calls of a session; a dozen is many, and each is kept with the session
 KINDS = {"AskUserQuestion": "question", "ExitPlanMode": "plan"}
 
 
-def ask(step: Step, request_id: str, asked: CanUseTool) -> None:
-    """The agent waits for an answer."""
+def ask(step: Step, request_id: str, asked: CanUseTool, *, callback: bool = False) -> None:
+    """The agent waits for an answer; ``callback``: to a hook callback."""
     r = step.r
     if request_id in r.questions:
         return
@@ -33,7 +36,12 @@ def ask(step: Step, request_id: str, asked: CanUseTool) -> None:
     raw = bytes(asked.input)
     kind = KINDS.get(asked.tool_name, "tool")
     r.questions[request_id] = Question(
-        approval, asked.tool_name, asked.tool_use_id, asked.agent_id, hashlib.sha256(raw).hexdigest()
+        approval,
+        asked.tool_name,
+        asked.tool_use_id,
+        asked.agent_id,
+        hashlib.sha256(raw).hexdigest(),
+        callback=callback,
     )
     if asked.tool_use_id:
         tool_started(step, asked.tool_name, asked.tool_use_id, raw, asked.agent_id)
@@ -68,6 +76,18 @@ def ask(step: Step, request_id: str, asked: CanUseTool) -> None:
     step.changed(f"{asked.tool_name} needs an approval")
 
 
+def ask_by_callback(step: Step, request_id: str, hook: Callback, reason: str) -> None:
+    """A rule wants a person asked, and this agent does not ask after a hook: the callback itself waits."""
+    asked = CanUseTool(
+        tool_name=hook.tool,
+        input=msgspec.Raw(hook.input_json.encode()),
+        tool_use_id=hook.tool_use_id,
+        agent_id=hook.agent_id,
+        description=reason,
+    )
+    ask(step, request_id, asked, callback=True)
+
+
 def answer(step: Step, decided: m.Answer) -> None:
     """The gate has decided. Somebody else's process, or a question that is gone: not applied.
 
@@ -78,19 +98,34 @@ def answer(step: Step, decided: m.Answer) -> None:
         if question is None or question.approval != decided.approval:
             applied(step, decided.approval, False)
         return
-    if decided.decision == "approved":
-        line = say.allow(decided.request_id, decided.input_json)
-        if check_input_line(line) is not None:
-            unchanged = hashlib.sha256(decided.input_json.encode()).hexdigest() == question.input_sha256
-            if unchanged:
-                line = say.allow(decided.request_id, "{}")  # too long for a pipe; {} means unchanged
-            else:
-                line = say.deny(decided.request_id, "The approved input can not be carried to the agent.")
-    else:
-        message = cut.text(decided.message, 10_000)
-        line = say.deny(decided.request_id, message, interrupt=decided.interrupt)
-    question.answered = step.line("answer", decided.request_id, line)
+    _decided(step, question.tool_use_id, decided)
+    question.answered = step.line("answer", decided.request_id, _line(question, decided))
+    if question.callback and decided.interrupt:
+        step.request("interrupt", say.interrupt)
     step.changed(f"{question.tool} {decided.decision}")
+
+
+def _line(question: Question, decided: m.Answer) -> str:
+    """The decision as the agent is told of it."""
+    request_id = decided.request_id
+    if decided.decision != "approved":
+        return _deny(question, request_id, cut.text(decided.message, 10_000), interrupt=decided.interrupt)
+    unchanged = hashlib.sha256(decided.input_json.encode()).hexdigest() == question.input_sha256
+    if question.callback:
+        line = say.hook_allow(request_id, None if unchanged else decided.input_json)
+    else:
+        line = say.allow(request_id, decided.input_json)
+    if check_input_line(line) is None:
+        return line
+    if unchanged:
+        return say.allow(request_id, "{}")  # too long for a pipe; {} means unchanged
+    return _deny(question, request_id, "The approved input can not be carried to the agent.")
+
+
+def _deny(question: Question, request_id: str, message: str, *, interrupt: bool = False) -> str:
+    if question.callback:
+        return say.hook_deny(request_id, message)
+    return say.deny(request_id, message, interrupt=interrupt)
 
 
 def unwritable(step: Step, request_id: str, reason: str) -> None:
@@ -98,7 +133,7 @@ def unwritable(step: Step, request_id: str, reason: str) -> None:
     question = step.r.questions.get(request_id)
     if question is not None:
         applied(step, question.approval, False)
-        line = say.deny(request_id, f"The answer could not be delivered: {reason}"[:500])
+        line = _deny(question, request_id, f"The answer could not be delivered: {reason}"[:500])
         del step.r.questions[request_id]
         step.line("control", request_id, line)
         step.changed()
@@ -125,6 +160,7 @@ def withdraw(step: Step, request_ids: Iterable[str], reason: str) -> None:
         if question.answered is not None:
             applied(step, question.approval, False)
         else:
+            _settle(step, question.tool_use_id, "cancelled")
             data = m.QuestionWithdrawn(approval=question.approval, reason=reason)
             step.post("approvals", "withdrawn", f"withdrawn-{question.approval}", data)
         step.changed(reason)
@@ -153,19 +189,76 @@ def tool_started(step: Step, tool: str, tool_use_id: str, raw: bytes, agent_id: 
     step.changed()
 
 
+def judged(step: Step, tool_use_id: str | None, denial: m.Answer | None = None) -> None:
+    """The gate was asked before this call runs; ``denial``: a rule forbids it."""
+    run = step.r.tools.get(tool_use_id or "")
+    if run is not None:
+        run.judged = True
+        step.durable = True
+    if denial is not None and run is not None:
+        run.asked = denial.approval
+        _decided(step, tool_use_id, denial)
+
+
+def _decided(step: Step, tool_use_id: str | None, decided: m.Answer) -> None:
+    run = step.r.tools.get(tool_use_id or "")
+    if run is not None:
+        run.decision, run.by_rule = decided.decision, decided.rule is not None
+
+
+def _settle(step: Step, tool_use_id: str | None, decision: str) -> None:
+    run = step.r.tools.get(tool_use_id or "")
+    if run is not None:
+        run.decision = decision
+
+
+def tool_ran(step: Step, tool_use_id: str) -> None:
+    """The agent says that it carried this call out, well or not: it says so of no call that it refused."""
+    run = step.r.tools.get(tool_use_id)
+    if run is not None and not run.ran:
+        run.ran = True
+        step.durable = True
+
+
 def tool_finished(step: Step, tool_use_id: str, is_error: bool, output: str) -> None:
     r = step.r
+    run = r.tools.get(tool_use_id)
+    if run is not None:
+        run.ran = run.ran or not is_error
+        _look(step, tool_use_id, run)
     # Evidence for an answer whose "taken" was lost, and for agents that have no bridge.
     settled = [key for key, q in r.questions.items() if q.tool_use_id == tool_use_id]
     taken(step, settled)
     withdraw(step, [key for key in settled if key in r.questions], "the tool has finished without an answer")
-    run = r.tools.pop(tool_use_id, None)
-    if run is None:
+    if r.tools.pop(tool_use_id, None) is None or run is None:
         return
     duration = max(0, round((step.now - run.since).total_seconds() * 1000))
-    _tool_event(step, "finished", tool_use_id, run, is_error=is_error, output=output, duration_ms=duration)
+    decided_by = "agent" if run.decision in (None, "cancelled") else "rule" if run.by_rule else "approval"
+    _tool_event(
+        step, "finished", tool_use_id, run, is_error=is_error, output=output, duration_ms=duration,
+        decided_by=decided_by,
+    )  # fmt: skip
     _current(step)
     step.changed()
+
+
+def _look(step: Step, tool_use_id: str, run: ToolRun) -> None:
+    """What ran was let run: by an approval, a rule, or the agent's own mode if no one was to be asked."""
+    r = step.r
+    if not run.ran or r.kind in HOOKED:  # there the person at the screen may have let it run
+        return
+    open_ = any(q.tool_use_id == tool_use_id and q.answered is None for q in r.questions.values())
+    state = "open" if open_ else run.decision if run.decision in ("denied", "expired") else None
+    if state is None and run.asked is None and not run.judged and r.hooked and r.kind == "managed":
+        state, r.hooked = "unjudged", False  # the user's settings keep hooks from it (2.1.42)
+        text = f"{run.tool} ran without our hooks: rules hold only where the agent asks (disableAllHooks?)"
+        step.event(m.ErrorEvent, code="not_allowed", message=text)
+    if state is not None:
+        data = m.ToolUnapproved(
+            session=r.session, tool=run.tool, tool_use_id=tool_use_id, approval=run.asked, state=state,
+            summary=run.summary,
+        )  # fmt: skip
+        step.post("approvals", "unapproved", f"unapproved-{short_hash(r.uid, r.process, tool_use_id)}", data)
 
 
 def _tool_event(step: Step, phase: str, tool_use_id: str, run: ToolRun, **fields: object) -> None:

@@ -9,7 +9,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish
 from bus.errors import RefusedError
-from services.ingest import delivery, follow, holds, rest, screen
+from services.ingest import callbacks, delivery, follow, holds, rest, screen
 from services.ingest.deltas import Deltas
 from services.ingest.hook_model import HOOKED
 from services.ingest.model import AskController, Forget, Line, Prompt, Record, Session, Settings
@@ -74,6 +74,8 @@ class Registry:
                 self._set(r, "wake", now)
             if not r.baseline:
                 self._set(r, "baseline", now + timedelta(seconds=BASELINE_S))
+            if r.callbacks:
+                self._set(r, "hooks", now)
             if session.prompts:
                 self._set(r, "silent", now + timedelta(seconds=delivery.SILENT_S))
             if self._shown(session):
@@ -130,6 +132,8 @@ class Registry:
             self._set(r, "exit", r.exit.until)
         if step.session.prompts and (r.uid, "silent") not in self._timers:
             self._set(r, "silent", step.now + timedelta(seconds=delivery.SILENT_S))
+        if callbacks.waiting(step) and (r.uid, "hooks") not in self._timers:
+            self._set(r, "hooks", step.now + timedelta(seconds=callbacks.AGAIN_S))
         if r.ended_at is not None and (r.uid, "forget") not in self._timers:
             self._set(r, "forget", r.ended_at + timedelta(seconds=self._settings.keep_ended_s))
         if step.moved:

@@ -10,10 +10,10 @@ from typing import Any
 
 # Hooks that we register, so that every tool call is seen, also those that the agent never asks about.
 HOOKS = ("PreToolUse", "PostToolUse", "PostToolUseFailure", "PreCompact", "Notification")
-# A callback that nobody answers stops the tool for this long. Over a bridge it cannot be lost, so a person
-# may take an hour over it; an sdk-url agent never repeats one that was lost with its connection, and goes on
-# to the normal permission flow afterwards.
-HOOK_TIMEOUT_S = 3600
+# A callback that nobody answers stops the tool for this long. Over a bridge it cannot be lost, so the agent
+# may wait until Pointsman is there again; an sdk-url agent never repeats one that was lost with its link,
+# and goes on to the normal permission flow afterwards.
+HOOK_TIMEOUT_S = 86_400
 HOOK_TIMEOUT_UNSAFE_S = 30
 
 
@@ -90,3 +90,29 @@ def deny(request_id: str, message: str, *, interrupt: bool = False) -> str:
 def hook(request_id: str, response_json: str = "{}") -> str:
     """The hook's JSON; ``{}`` is no opinion."""
     return _success(request_id, response_json)
+
+
+def hook_deny(request_id: str, reason: str) -> str:
+    """``reason`` becomes the tool's result: the model reads it."""
+    return _hook_decision(request_id, "deny", reason or "Denied.")
+
+
+def hook_ask(request_id: str, reason: str) -> str:
+    """The agent asks, whatever its mode: a `can_use_tool` with this reason follows (2.1.119 and later)."""
+    return _hook_decision(request_id, "ask", reason)
+
+
+def hook_allow(request_id: str, input_json: str | None) -> str:
+    """The agent runs the tool without asking. ``input_json`` None: unchanged."""
+    fields = '"hookEventName":"PreToolUse","permissionDecision":"allow"'
+    more = "" if input_json is None else f',"updatedInput":{input_json}'
+    return _success(request_id, f'{{"hookSpecificOutput":{{{fields}{more}}}}}')
+
+
+def _hook_decision(request_id: str, decision: str, reason: str) -> str:
+    fields = {
+        "hookEventName": "PreToolUse",
+        "permissionDecision": decision,
+        "permissionDecisionReason": reason,
+    }
+    return _success(request_id, _line({"hookSpecificOutput": fields}))

@@ -125,6 +125,7 @@ class Shell:
                 t.SESSION_REMOVE, m.SessionCommand, lambda c, v, now: core.remove(c, v["session"], now)
             )
             station.on_command(t.SESSION_HISTORY, m.History, self._history)
+            station.on_command(t.TOOL_VERDICT, m.ToolVerdict, lambda c, _, now: core.judged(c, now))
             station.on_command(t.END_AGENT, m.EndAgent, lambda c, _, now: core.end_agent(c, now))
             config = context.config
             port = port_for(config, context.home, "ingest", "port")

@@ -95,6 +95,7 @@ def state(session: Session, node: str) -> m.SessionState:
         parent=r.parent,
         blocked=r.blocked,
         error=r.error,
+        enforcement=r.enforcement,
     )
 
 

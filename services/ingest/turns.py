@@ -15,11 +15,10 @@ from typing import Any
 import msgspec
 
 from bus import messages as m
-from services.ingest import cut, delivery, follow, limits, questions, say, wire
+from services.ingest import callbacks, cut, delivery, follow, limits, questions, wire
 from services.ingest.model import Cost
 from services.ingest.step import Step, short_hash
 
-MAX_LINES = 10_000  # to an agent that reads none of them: then it gets no more answers to hooks
 MAX_SHOWN_USD = Decimal(10**9)  # as in commands (`bus.messages.Usd`); 1e999 would be no JSON number
 RECENT_COSTS = 5  # earlier processes whose totals may be what a resumed one starts from
 
@@ -67,6 +66,7 @@ def on_user(step: Step, frame: wire.User) -> None:
     for block in blocks:
         if block.type == "tool_result" and block.tool_use_id:
             output = cut.result_text(bytes(block.content))
+            callbacks.finished(step, block.tool_use_id)
             questions.tool_finished(step, block.tool_use_id, bool(block.is_error), output)
     if frame.parent_tool_use_id is not None:
         follow.ask(step)  # a subagent's call of the model has finished
@@ -140,7 +140,9 @@ def on_result(step: Step, frame: wire.Result) -> None:
     own = [key for key, q in r.questions.items() if q.agent_id is None]
     questions.withdraw(step, own, "the turn has ended")
     questions.clear_tools(step, all_of_them=False)
-    step.drop([line.n for line in step.session.lines.values() if line.kind == "hook"])
+    if r.kind != "managed":  # a bridge says what the agent has read; here nobody waits for these any more
+        step.drop([line.n for line in step.session.lines.values() if line.kind == "hook"])
+    callbacks.drop(step, [key for key, hook in r.callbacks.items() if hook.agent_id is None])
     before = Decimal(r.cost.total)
     r.cost = _cost(frame)
     total = Decimal(r.cost.total)
@@ -269,27 +271,7 @@ def on_request(step: Step, frame: wire.ControlRequest) -> None:
             _turn_began(step)
         questions.ask(step, frame.request_id, asked)
     elif isinstance(asked, wire.HookCallback):
-        _hook(step, frame.request_id, asked)
-
-
-def _hook(step: Step, request_id: str, asked: wire.HookCallback) -> None:
-    """A hook callback: published, and answered at once with no opinion. The gate may come to decide here."""
-    given = asked.input
-    tool_use_id = asked.tool_use_id or given.tool_use_id
-    if given.hook_event_name == "PreToolUse" and given.tool_name and tool_use_id:
-        questions.tool_started(step, given.tool_name, tool_use_id, bytes(given.tool_input), given.agent_id)
-    else:
-        fields: dict[str, Any] = {"event": cut.text(given.hook_event_name, 100)}
-        if given.tool_name is not None:
-            fields["tool"] = cut.text(given.tool_name, 200)
-        if tool_use_id is not None:
-            fields["tool_use_id"] = tool_use_id
-        said = {"message": given.message, "trigger": given.trigger, "agent_id": given.agent_id}
-        fields["data"] = {key: cut.text(value, 2000) for key, value in said.items() if value is not None}
-        step.event(m.HookEvent, **fields)
-    if len(step.session.lines) >= MAX_LINES:
-        raise wire.WireError(f"{MAX_LINES} lines to the agent are unread")
-    step.line("hook", request_id, say.hook(request_id))
+        callbacks.callback(step, frame.request_id, asked)
 
 
 def on_response(step: Step, frame: wire.ControlResponse) -> None:
@@ -308,6 +290,7 @@ def on_response(step: Step, frame: wire.ControlResponse) -> None:
         step.changed()
     ok = answered.subtype == "success"
     if kind == "initialize":
+        r.hooked = ok
         delivery.found_open(step, frame.pending())
         delivery.initialized(step)
     elif kind == "cost":
@@ -328,6 +311,7 @@ def on_response(step: Step, frame: wire.ControlResponse) -> None:
 
 def on_cancel(step: Step, frame: wire.ControlCancel) -> None:
     questions.withdraw(step, [frame.request_id], "the agent no longer asks")
+    callbacks.drop(step, [frame.request_id])
 
 
 HANDLERS: dict[type, Callable[[Step, Any], None]] = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import posixpath
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,13 +22,16 @@ from bus.topics import Topic
 from services._process.store import transaction
 from services.approvals.audit import Seal
 from services.approvals.core import Gate
+from services.approvals.danger.sight import BLIND, Sight
 from services.approvals.devices import NO_LIMIT, Devices, Limit
-from services.approvals.model import Approval, Approver
+from services.approvals.model import Approval, Approver, GoodPolicy
+from services.approvals.policy import compile_rules
 from services.approvals.press import Looks, press
 from services.approvals.rules import Rules
 from services.approvals.store import MIGRATIONS, Store
 from services.approvals.tokens import Tokens
 from services.approvals.users import approvers
+from services.approvals.world import sight as world_sight
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 UID = "01JD0000000000000000000000"
@@ -39,6 +44,17 @@ def timeout_for(kind: str, level: str) -> float | None:
 
 
 RULES = Rules(("Read", "Glob", "Grep"), timeout_for)
+
+
+def policy(*tables: dict[str, Any], auto_approve: Sequence[str] = (), **more: Any) -> Rules:
+    """Rules as they stand in a configuration."""
+    rules, mistakes = compile_rules(tables, "/home/ada")
+    assert mistakes == []
+    return Rules(auto_approve, timeout_for, rules, **more)
+
+
+SIGHT = replace(world_sight(), resolve=posixpath.normpath, user_home="/home/ada")
+"""shfmt, on a machine without symbolic links."""
 
 
 class Crash(enum.Enum):
@@ -59,7 +75,9 @@ class World:
         approvers: Sequence[Approver] = (Approver("operator"),),
         keys: Sequence[bytes] = (KEY,),
         limit: Callable[[str], Limit] = lambda _device: NO_LIMIT,
+        sight: Sight = BLIND,
     ) -> None:
+        self.sight = sight
         self.now = START
         self.rules = rules
         self.approvers = approvers
@@ -82,12 +100,13 @@ class World:
         self.gate = Gate(
             node="node",
             home=HOME,
-            rules=self.rules,
+            rules=replace(self.rules, remembered=self.store.remembered()),
             tokens=Tokens(self.keys),
             approvers=[*self.approvers, *approvers(them)[1:]],
             devices=Devices(them, self.limit, self.store.decided_at()),
             pending=self.store.pending(),
             recall=self.store.find,
+            sight=self.sight,
         )
 
     def act(self, effects: Iterable[Effect]) -> list[Effect]:
@@ -111,6 +130,25 @@ class World:
     def ask(self, approval: str = "a1", input_json: str = '{"command":"make"}', **more: Any) -> list[Effect]:
         q = question(approval, input_json, **more)
         return self.act(self.gate.question(fact(f"question-{approval}", "question", q), q, self.now))
+
+    def judge(
+        self, request_id: str = "h1", input_json: str = '{"command":"make"}', **more: Any
+    ) -> list[Effect]:
+        """The hook callback of a tool call."""
+        q = question("a", input_json, **more)
+        j = m.JudgeTool(
+            uid=UID,
+            request_id=request_id,
+            **{key: getattr(q, key) for key in m.JudgeTool.__struct_fields__ if hasattr(q, key)
+               and key not in ("request_id", "uid")},
+        )  # fmt: skip
+        return self.act(self.gate.judge(j, self.now))
+
+    def adopt(self, rules: Rules) -> list[Effect]:
+        """The configuration is loaded again."""
+        good = GoodPolicy(rules=(), auto_approve=tuple(rules.auto_approve))
+        self.rules = rules
+        return self.act(self.gate.adopt(rules, good, self.now, "test"))
 
     def withdraw(self, approval: str = "a1") -> list[Effect]:
         w = m.QuestionWithdrawn(approval=approval, reason="interrupted")

@@ -13,18 +13,18 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Post, Publish, ReplyTo
 from bus.errors import RefusedError
-from services.approvals.core import TABLE, Happening
+from services.approvals.calls import Call
 from services.approvals.model import Approver, Decided, NotDecided, Save, State
-from services.approvals.rules import Rules, Verdict
+from services.approvals.table import TABLE, Happening
 from tests.services.approvals.support import (
     RULES,
     World,
     error,
     fact,
+    policy,
     published,
     question,
     result,
-    timeout_for,
 )
 
 # ── The table: every (state, happening) pair ─────────────────────────────────────────────────────────────
@@ -49,6 +49,7 @@ HAPPENS: dict[Happening, Callable[[World], list[Effect]]] = {
     Happening.DENY: lambda world: world.decide(decision="deny"),
     Happening.TIMER: _timer,
     Happening.WITHDRAWN: lambda world: world.withdraw(),
+    Happening.RULE: lambda world: world.adopt(policy({"decision": "deny", "tool": "*"})),
     Happening.APPLIED: lambda world: world.apply(),
 }
 
@@ -100,7 +101,7 @@ def test_every_pair_does_what_the_table_says(state: State, happening: Happening)
         (again,) = published(effects, t.APPROVAL_OUTCOME)
         assert before.outcome is not None
         assert again == msgspec.structs.replace(before.outcome, applied=True)
-    else:
+    elif happening is not Happening.RULE:  # that tells of the rules, and of nothing else
         assert effects == []
 
 
@@ -204,16 +205,10 @@ def test_the_lists_apply_at_level_low_and_to_tools_alone(more: dict[str, Any], r
     assert world.gate.count == 0
 
 
-class Forbids(Rules):
-    """Forbids what names a forbidden word; takes two approvers for the rest."""
-
-    def judge(self, kind: str, tool: str, danger: m.Danger, session_auto_approve: Any) -> Verdict:
-        if danger.level == "critical":
-            return Verdict("deny", "rule 1", "never in there")
-        return Verdict("ask", required=2)
-
-
-STRICT = Forbids((), timeout_for)
+STRICT = policy(
+    {"decision": "deny", "min_level": "critical", "reason": "never in there"},
+    {"decision": "ask", "tool": "*", "require": 2},
+)
 TWO = (Approver("ada"), Approver("bob"))
 
 
@@ -222,7 +217,8 @@ def test_a_rule_may_deny() -> None:
     world.ask(input_json='{"command":"ls ~/.local/state/pointsman"}')
     (answer,) = world.answers()
     assert (answer.decision, answer.input_json) == ("denied", "")
-    assert answer.message == "Denied by the rule rule 1: never in there"
+    assert answer.message.startswith("Denied by a rule of the user's policy (rule 1): never in there.")
+    assert answer.rule == "rule 1"
 
 
 @pytest.mark.parametrize(
@@ -332,8 +328,6 @@ def test_a_replaced_key_leaves_tokens_good() -> None:
 @pytest.mark.parametrize(
     ("more", "code"),
     [
-        ({"remember": "session"}, "bad_request"),
-        ({"decision": "deny", "remember": "always"}, "bad_request"),
         ({"interrupt": True}, "bad_request"),
         ({"answers": {"Which?": "A"}}, "bad_request"),
         ({"uid": "another"}, "unknown_session"),
@@ -532,4 +526,5 @@ def test_saves_are_new_once() -> None:
 
 def test_rules_know_nothing_of_unknown_levels() -> None:
     danger = m.Danger(level="harmless", reason="", impact="")
-    assert RULES.judge("tool", "Read", danger, ["Read"]).answer == "ask"
+    call = Call("tool", "Read", "web", "u", "/work", danger, {}, auto_approve=("Read",))
+    assert RULES.judge(call).answer == "ask"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import msgspec
 from hypothesis import settings
@@ -17,21 +16,15 @@ from bus.effects import Effect, Publish
 from bus.errors import RefusedError
 from services.approvals import audit
 from services.approvals.model import Approver
-from services.approvals.rules import Rules, Verdict
 from services.approvals.tokens import Tokens
-from tests.services.approvals.support import Crash, World, error, fact, published, question, timeout_for
+from tests.services.approvals.support import Crash, World, error, fact, policy, published, question
 
 IDS = ("a1", "a2", "a3", "a4", "a5")
 USERS = ("ada", "bob")
 CRASHES = st.sampled_from([Crash.NONE, Crash.NONE, Crash.NONE, Crash.BEFORE, Crash.AFTER])
 
 
-class Policy(Rules):
-    """Reads are let through, edits take two."""
-
-    def judge(self, kind: str, tool: str, danger: m.Danger, session_auto_approve: Any) -> Verdict:
-        verdict = super().judge(kind, tool, danger, session_auto_approve)
-        return Verdict("ask", required=2) if tool == "Edit" else verdict
+POLICY = policy({"decision": "ask", "tool": "Edit", "require": 2}, auto_approve=("Read",))
 
 
 class GateMachine(RuleBasedStateMachine):
@@ -39,7 +32,7 @@ class GateMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.world = World(rules=Policy(("Read",), timeout_for), approvers=[Approver(user) for user in USERS])
+        self.world = World(rules=POLICY, approvers=[Approver(user) for user in USERS])
         self.inputs: dict[str, tuple[str, dict[str, str]]] = {}
         self.decided: dict[str, m.ApprovalOutcome] = {}
         self.told: dict[str, m.Answer] = {}

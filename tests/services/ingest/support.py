@@ -76,6 +76,8 @@ class Play:
         self.journal = b""
         self.number = 0
         self.fact_ids = 0
+        self.gate: str | None = "none"  # what it says to every tool call; None: it is away
+        self.asked_gate: list[m.JudgeTool] = []
         self._db: sqlite3.Connection | None = None
         self._open()
 
@@ -109,11 +111,21 @@ class Play:
                 if isinstance(effect.payload, bytes):
                     kind = m.EVENT_TYPES[effect.values["type"]]
                     msgspec.json.decode(effect.payload, type=kind)  # fits the contract
+                if isinstance(effect.payload, m.JudgeTool):
+                    self.asked_gate.append(effect.payload)
             elif isinstance(effect, ReplyTo):
                 self.replies.append(effect)
             elif isinstance(effect, Do):
                 self.done.append(effect)
+        while self.gate is not None and self.asked_gate:
+            self.judge(self.asked_gate.pop(0), self.gate)
         return effects
+
+    def judge(self, asked: m.JudgeTool, verdict: str, message: str = "") -> list[Effect]:
+        """The gate's word on a hook callback."""
+        fields = {"uid": asked.uid, "process": asked.process, "request_id": asked.request_id}
+        said = msgspec.convert({**fields, "verdict": verdict, "message": message}, m.ToolVerdict)
+        return self.act(self.core.judged(said, self.now))
 
     # the world
 

@@ -45,7 +45,7 @@ def statuses(play: Play) -> list[str]:
 def test_a_whole_turn(play: Play) -> None:
     play.open(prompt="do it", prompt_id="first")
     assert play.lines()[0]["request"]["subtype"] == "initialize"
-    assert play.lines()[0]["request"]["hooks"]["PreToolUse"][0]["timeout"] == 3600
+    assert play.lines()[0]["request"]["hooks"]["PreToolUse"][0]["timeout"] == 86_400
     assert len(play.lines()) == 1  # the prompt waits
     play.initialize()
     said = play.lines()[1]

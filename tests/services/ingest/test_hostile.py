@@ -13,7 +13,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.codec import MAX_PAYLOAD_BYTES, encode
 from bus.errors import PeerError
-from services.ingest import questions, turns
+from services.ingest import callbacks, questions
 from services.ingest.deltas import MAX_KNOWN
 from services.ingest.wire import MAX_ID_CHARS
 from tests.services.ingest.support import INIT, Play, can_use, result
@@ -112,7 +112,7 @@ def test_open_questions_and_tools_have_a_bound(play: Play) -> None:
 def test_hooks_of_an_agent_that_reads_no_answers_have_a_bound(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "MAX_LINES", 20)
+    monkeypatch.setattr(callbacks, "MAX_LINES", 20)
     hook = {"subtype": "hook_callback", "input": {"hook_event_name": "Notification"}}
     for n in range(40):
         play.say({"type": "control_request", "request_id": f"h{n}", "request": hook})

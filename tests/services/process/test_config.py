@@ -26,6 +26,7 @@ CONTRACT = {
     "approvals.timeout_low_s": None, "approvals.timeout_medium_s": None, "approvals.timeout_high_s": None,
     "approvals.timeout_critical_s": None, "approvals.auto_approve": ("Read", "Glob", "Grep"),
     "approvals.max_permission_mode": "acceptEdits",
+    "approvals.rules": (),
     "ledger.default_budget_usd": 10.0, "ledger.resume_when_reset": False,
     "watchdog.memory_budget": 0.5, "watchdog.idle_s": 3600, "watchdog.max_sessions": 10,
 }  # fmt: skip

@@ -1,0 +1,309 @@
+"""The policy's part of the gate: tool calls judged before they run, rules explained, replaced and forgotten.
+
+`judge` is asked about every tool call of an agent that lets its hooks decide, also those that it would run
+without asking. It answers at once and keeps nothing unless a rule denies: then there is an approval, denied
+from the start, whose answer goes to ingest as a fact, and audit and outcome tell of it like of any other.
+Asked again (an answer was lost, a process died) it says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from bus import messages as m
+from bus import topics as t
+from bus.effects import Effect, Publish, ReplyTo
+from bus.errors import RefusedError
+from bus.ids import approval_id
+from services.approvals import reading, rows, say
+from services.approvals.danger import assess
+from services.approvals.model import (
+    Approval,
+    Approver,
+    Audit,
+    DropRule,
+    GoodPolicy,
+    Place,
+    Save,
+    SavePolicy,
+    State,
+    Unapproved,
+)
+from services.approvals.question import again, check, opened, read
+from services.approvals.remember import Remembered
+from services.approvals.rules import Looked, Rule, Rules, Verdict, describe
+
+KINDS = {"AskUserQuestion": "question", "ExitPlanMode": "plan"}  # as ingest has them
+MAX_DIFFERENCES = 500  # that a replay lists; it counts all
+
+
+class Policing:
+    """What `Gate` knows and does about rules. The fields are the gate's."""
+
+    _place: Place
+    _rules: Rules
+    _approvers: dict[str, Approver]
+    _pending: dict[str, Approval]
+    find: Callable[[str], Approval | None]
+    _for_devices: Callable[[], list[Effect]]
+    _deny_by_rule: Callable[[Approval, Verdict, datetime], list[Effect]]
+    _ask: Callable[[Approval, reading.View], list[Effect]]
+    _decide_by_rule: Callable[[Approval, Verdict, datetime], list[Effect]]
+
+    @property
+    def place(self) -> Place:
+        return self._place
+
+    @property
+    def approvers(self) -> Collection[Approver]:
+        return self._approvers.values()
+
+    # tool calls
+
+    def judge(self, j: m.JudgeTool, now: datetime) -> list[Effect]:
+        """May this tool run? Raises `RefusedError` for a call that can be nobody's."""
+        known = self.find(approval_id(j.uid or "", j.process, j.request_id))
+        if known is not None and known.state is not State.PENDING:
+            return [say.answer(known, now)]
+        q = m.Question(
+            approval=approval_id(j.uid or "", j.process, j.request_id),
+            session=j.session,
+            process=j.process,
+            request_id=j.request_id,
+            kind=j.kind,
+            tool=j.tool,
+            tool_use_id=j.tool_use_id,
+            agent_id=j.agent_id,
+            input_json=j.input_json,
+            description="",
+            cwd=j.cwd,
+            permission_mode=j.permission_mode,
+            suggestions=[],
+            auto_approve=j.auto_approve,
+        )
+        approval, verdict, _ = opened(check(j.uid, q), q, self._rules, self._place, now)
+        if verdict.answer == "deny":
+            asked = Audit(now, "request", approval.id, rows.request(approval))
+            return [asked, *self._decide_by_rule(approval, verdict, now)]
+        if verdict.forced and j.kind == "tool":
+            return [_verdict(j, "ask", verdict.reason or f"the rule {verdict.rule} asks about it")]
+        return [_verdict(j, "none")]
+
+    def ran(self, fact: m.Fact, u: m.ToolUnapproved, now: datetime) -> list[Effect]:
+        """A tool ran that nobody let run."""
+        reason = f"{u.tool} ran in {u.session} although {_AGAINST.get(u.state, u.state)}: {u.summary}"
+        event = m.ApprovalEvent(
+            at=now,
+            action="unapproved_tool",
+            session=u.session,
+            uid=fact.uid or "",
+            tool_use_id=u.tool_use_id,
+            reason=reason,
+        )
+        noted = {"session": u.session, "uid": fact.uid, "tool": u.tool, "tool_use_id": u.tool_use_id}
+        return [
+            Audit(now, "unapproved_tool", u.approval or "", {**noted, "state": u.state}),
+            Publish(t.APPROVAL_EVENTS, event),
+            Unapproved(u.state),
+        ]
+
+    # the policy as a whole
+
+    def adopt(self, rules: Rules, good: GoodPolicy, now: datetime, by: str) -> list[Effect]:
+        """New rules are in force. What waits and is forbidden now is denied; what takes more approvers now
+        waits for them.
+        """
+        self._rules = replace(rules, remembered=self._rules.remembered)
+        text = f"{len(rules.rules)} rule{'' if len(rules.rules) == 1 else 's'} in force ({by})"
+        sha256 = reading.sha256(msgspec.json.encode(good, order="sorted").decode())
+        said: list[Effect] = [
+            SavePolicy(good),
+            Audit(now, "policy_loaded", "", {"rules": len(rules.rules), "sha256": sha256, "by": by}),
+            Publish(t.APPROVAL_EVENTS, m.ApprovalEvent(at=now, action="policy_loaded", reason=text)),
+        ]
+        return [*said, *self.hold_against_rules(now), *self._for_devices()]
+
+    def hold_against_rules(self, now: datetime) -> list[Effect]:
+        """Judge again what waits."""
+        said: list[Effect] = []
+        for approval in list(self._pending.values()):
+            _, verdict = again(approval, self._rules, self._place)
+            if verdict.answer == "deny":
+                said += self._deny_by_rule(approval, verdict, now)
+            elif verdict.required > approval.required:
+                approval = msgspec.structs.replace(approval, required=verdict.required)
+                self._pending[approval.id] = approval
+                view = reading.view(approval.input_json, reading.parse(approval.input_json))
+                said += [Save(approval), *self._ask(approval, view)]
+        return said
+
+    def rejected(self, mistakes: str, now: datetime, by: str) -> list[Effect]:
+        """Rules that are no good: those in force stay."""
+        event = m.ApprovalEvent(at=now, action="policy_rejected", reason=mistakes)
+        return [
+            Audit(now, "policy_rejected", "", {"mistakes": rows.short(mistakes), "by": by}),
+            Publish(t.APPROVAL_EVENTS, event),
+        ]
+
+    def policy(self) -> dict[str, Any]:
+        """The result of ``policy/rules``."""
+        return {
+            "rules": [document(rule) for rule in self._rules.rules],
+            "remembered": [msgspec.to_builtins(entry) for entry in self._rules.remembered],
+            "auto_approve": sorted(self._rules.auto_approve),
+            "approvers": len(self._approvers),
+        }
+
+    def explain(self, command: m.PolicyCommand) -> dict[str, Any]:
+        """The result of ``policy/explain``. Raises `RefusedError`."""
+        if command.tool is None or command.input is None:
+            raise RefusedError("bad_request", "`explain` takes `tool` and `input`")
+        input_json = msgspec.json.encode(command.input).decode()
+        q = m.Question(
+            approval="explain",
+            session=command.session or "session",
+            process=0,
+            request_id="",
+            kind=KINDS.get(command.tool, "tool"),
+            tool=command.tool,
+            tool_use_id=None,
+            agent_id=None,
+            input_json=input_json,
+            description="",
+            cwd=command.cwd or "/",
+            permission_mode="default",
+            suggestions=[],
+            auto_approve=[],
+        )
+        uid = check(command.uid or "", q)
+        parsed = reading.parse(input_json)
+        danger = assess(q.tool, parsed, q.cwd, self._place.home, self._place.sight)
+        call = read(q, uid, parsed, danger, self._place)
+        looked: list[Looked] = []
+        verdict = replace(self._rules, looked=looked.append).judge(call)
+        commands = [[*command.words] for command in call.commands.found] if call.commands else []
+        return {
+            "decision": verdict.answer,
+            "rule": verdict.rule or None,
+            "level": danger.level,
+            "reason": verdict.reason or f"no rule is about it, so a person is asked ({danger.reason})",
+            "impact": danger.impact,
+            "danger": danger,
+            "required": verdict.required,
+            "timeout_s": self._rules.timeout_for(q.kind, danger.level),
+            "every_mode": verdict.answer == "deny" or verdict.forced,
+            "commands": commands,
+            "complete": call.commands is None or call.commands.complete,
+            "paths": list(call.paths),
+            "rules": [
+                {"rule": entry.rule, "decision": entry.decision, "match": entry.match} for entry in looked
+            ],
+        }
+
+    def forget(self, command: m.PolicyCommand, now: datetime) -> list[Effect]:
+        """Remove one remembered rule. Raises `RefusedError`."""
+        found = [entry for entry in self._rules.remembered if entry.id == command.rule]
+        if not found:
+            known = ", ".join(entry.id for entry in self._rules.remembered) or "none"
+            raise RefusedError(
+                "bad_request", f"no remembered rule {command.rule!r} (there are: {known}); rules of the "
+                "configuration are changed there"
+            )  # fmt: skip
+        self._rules = replace(
+            self._rules, remembered=tuple(entry for entry in self._rules.remembered if entry not in found)
+        )
+        data = {"rule": found[0].id, "stated_by": rows.short(command.by)}
+        return [
+            DropRule(found[0].id),
+            Audit(now, "forgotten", found[0].approval, data),
+            ReplyTo(command.id, msgspec.to_builtins(found[0])),
+        ]
+
+    def remember(self, entry: Remembered) -> None:
+        self._rules = replace(self._rules, remembered=(*self._rules.remembered, entry))
+
+
+_AGAINST = {
+    "denied": "it was denied",
+    "expired": "nobody had answered in time",
+    "open": "nobody had answered yet",
+    "unjudged": "the gate was not asked before",
+}
+
+
+def _verdict(j: m.JudgeTool, verdict: Literal["ask", "none"], message: str = "") -> Publish:
+    said = m.ToolVerdict(
+        uid=j.uid, process=j.process, request_id=j.request_id, verdict=verdict, message=message
+    )
+    return Publish(t.TOOL_VERDICT, said)
+
+
+def document(rule: Rule) -> dict[str, Any]:
+    """A rule as it stands in the configuration."""
+    fields: dict[str, Any] = {"name": rule.name, "decision": rule.decision}
+    for key in ("tool", "session", "directory", "argument", "path"):
+        if getattr(rule, key):
+            fields[key] = describe(getattr(rule, key))
+    if rule.command:
+        fields["command"] = [" ".join(describe(words)) for words in rule.command]
+    for key in ("min_level", "max_level", "reason"):
+        if getattr(rule, key):
+            fields[key] = getattr(rule, key)
+    return {**fields, "require": rule.require} if rule.require > 1 else fields
+
+
+class Replay:
+    """Holds a policy against what was decided before; `look` at one approval after the other."""
+
+    def __init__(self, rules: Rules, place: Place) -> None:
+        self._rules, self._place = rules, place
+        self.looked_at = 0
+        self.counts: dict[str, int] = {}
+        self.differences: list[dict[str, Any]] = []
+
+    def look(self, approvals: Iterable[Approval]) -> None:
+        for a in approvals:
+            self.looked_at += 1
+            _, verdict = again(a, self._rules, self._place)
+            was, rule = _was(a)
+            if was == verdict.answer:
+                continue
+            change = f"{was} → {verdict.answer}"
+            self.counts[change] = self.counts.get(change, 0) + 1
+            if len(self.differences) < MAX_DIFFERENCES:
+                self.differences.append(
+                    {
+                        "id": a.id,
+                        "at": a.created_at,
+                        "session": a.session,
+                        "tool": a.tool,
+                        "summary": a.summary,
+                        "was": was,
+                        "was_rule": rule,
+                        "decided": str(a.state),
+                        "would": verdict.answer,
+                        "would_rule": verdict.rule or None,
+                        "reason": verdict.reason,
+                    }
+                )
+
+    def result(self) -> dict[str, Any]:
+        return {
+            "looked_at": self.looked_at,
+            "different": sum(self.counts.values()),
+            "changes": self.counts,
+            "differences": self.differences,
+        }
+
+
+def _was(a: Approval) -> tuple[str, str | None]:
+    """What was answered then: by a rule, or by asking somebody."""
+    outcome = a.outcome
+    if outcome is None or outcome.via != "policy":
+        return "ask", None
+    return ("allow" if a.state is State.APPROVED else "deny"), outcome.rule
