@@ -98,14 +98,12 @@ def _harmless(redirect: shells.Redirect) -> bool:
 
 
 # What the reader may find in a text of which it lists all commands nevertheless: it looks into each of these.
-_SEEN_THROUGH = frozenset({"not_literal", "substitution", "function", "root", "remote", "indirect"})
-_OPENED = frozenset({"root", "remote", "indirect"})  # as long as their text is literal
+_SEEN_THROUGH = frozenset({"not_literal", "substitution", "function"})
 
 
 def _complete(shell: shells.Shell) -> bool:
     """Whether there is nothing to run but what is listed."""
-    found = set(shell.findings)
-    if found - _SEEN_THROUGH or ("not_literal" in found and found & _OPENED):
+    if not _SEEN_THROUGH.issuperset(shell.findings):
         return False
     fed = (command for command in shell.commands if command.stdin in ("pipe", "file"))
     return not any(command.name in SCRIPTED and len(command.words) == 1 for command in fed)
