@@ -243,17 +243,15 @@ class Accounts:
 
     # for metrics
 
+    def accounts(self) -> list[Account]:
+        """One per session that ever was."""
+        return list(self._accounts.values())
+
+    def period_budget(self, period: str) -> int | None:
+        return self._budgets[period]
+
     def spent(self, period: str) -> int:
         return self._spent[period]
-
-    def levels(self) -> dict[str, int]:
-        """Sessions whose snapshot stands, by level."""
-        found: dict[str, int] = {}
-        for uid in list(self._names.values()):  # at once: metrics are read in a thread of their own
-            account = self._accounts[uid]
-            if account.shown:
-                found[account.level] = found.get(account.level, 0) + 1
-        return found
 
     def account(self, uid: str) -> Account | None:
         return self._accounts.get(uid)

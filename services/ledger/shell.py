@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import time
 from datetime import datetime
-from functools import partial
 
 import trio
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from bus import codec
 from bus import messages as m
@@ -22,8 +21,8 @@ from services.ledger import money, say
 from services.ledger.core import Ledger
 from services.ledger.database import open_database
 from services.ledger.forecast import HABIT_S
+from services.ledger.metrics import LedgerFigures
 from services.ledger.model import Counted
-from services.ledger.periods import PERIODS
 from services.ledger.prices import Prices
 from services.ledger.standing import Standing
 from services.ledger.store import Store
@@ -79,19 +78,11 @@ class Shell:
             do=self._do,
             transact=self.database.transaction,
         )
-        for period in PERIODS:
-            self._spent.labels(period).set_function(partial(self._spent_in, period))
-        for level in LEVELS:
-            self._levels.labels(level).set_function(partial(self._sessions_at, level))
+        self.figures = LedgerFigures(self.ledger)
+        context.registry.register(self.figures)
 
     def _metrics(self) -> None:
         registry = self._context.registry
-        self._spent = Gauge(
-            "pointsman_spent_dollars", "Spent in the running period", ["period"], registry=registry
-        )
-        self._levels = Gauge(
-            "pointsman_budget_sessions", "Sessions by the level of their budget", ["level"], registry=registry
-        )
         self._postings = Counter(
             "pointsman_postings", "Rows added to the ledger", ["source"], registry=registry
         )
@@ -109,15 +100,6 @@ class Shell:
         self._rebuilds = Counter(
             "pointsman_ledger_rebuilds", "Sums that had to be made again at start", registry=registry
         )
-
-        held = Gauge("pointsman_sessions_held", "Sessions that a budget holds", registry=registry)
-        held.set_function(lambda: self.ledger.holds.count())
-
-    def _spent_in(self, period: str) -> float:
-        return money.to_usd(self.ledger.spent(period))
-
-    def _sessions_at(self, level: str) -> int:
-        return self.ledger.levels().get(level, 0)
 
     async def run(self) -> None:
         station, ledger = self.station, self.ledger
@@ -154,7 +136,9 @@ class Shell:
     def _index(self, message: Received, now: datetime) -> list[Effect]:
         if not message.payload:
             return []
-        return self.ledger.listed(codec.decode(t.SESSIONS_INDEX, message.payload, m.SessionIndex), now)
+        index = codec.decode(t.SESSIONS_INDEX, message.payload, m.SessionIndex)
+        self.figures.listed(index)
+        return self.ledger.listed(index, now)
 
     def _tool(self, message: Received, now: datetime) -> list[Effect]:
         if not message.payload:
@@ -178,4 +162,6 @@ class Shell:
     async def _tick(self) -> None:
         while True:
             await trio.sleep(TICK_S)
-            self.station.act(self.ledger.tick(self._context.now()))
+            now = self._context.now()
+            self.station.act(self.ledger.tick(now))
+            self.figures.burn_usd_per_h = self.ledger.node.burn.per_hour(now)
