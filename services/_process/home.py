@@ -21,6 +21,7 @@ import msgspec
 
 from services._process.errors import HomeError
 
+METRICS_TARGETS = "prometheus-targets.json"
 MAX_SOCKET_PATH = 107  # bytes: sun_path of Linux (unix(7)) without its final zero
 SECRET_BYTES = 32
 
@@ -143,6 +144,17 @@ class Home:
             merged = {**found.get(section, {}), **values}
             found[section] = {key: value for key, value in merged.items() if value is not None}
             _replace(self.path / "endpoints.json", msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+
+    def update_metrics_targets(self, node: str, host: str) -> None:
+        """Write ``prometheus-targets.json`` (Prometheus's file_sd) from the endpoints: a port that was taken
+        is another's, so no fixed list is right.
+        """
+        with self.locked("endpoints"):
+            groups = [
+                {"targets": [f"{host}:{port}"], "labels": {"service": service, "node": node}}
+                for service, port in sorted(self.endpoints().get("metrics", {}).items())
+            ]
+            _replace(self.path / METRICS_TARGETS, msgspec.json.format(msgspec.json.encode(groups)) + b"\n")
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:

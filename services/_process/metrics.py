@@ -11,20 +11,36 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
+    Histogram,
     Info,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     start_http_server,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from bus.base import BusBase
+from bus.topics import Topic
 from services._process.config import Config
 from services._process.errors import WorldError
 from services._process.home import Home
 from services._process.ports import metrics_port_for
 
+# A commit takes half a millisecond to ten.
+HANDLING_S = (
+    0.0002,
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.025,
+    0.1,
+    0.5,
+    2.0,
+)
 ATTEMPTS = 3  # claims of a port, should another program take it between the claim and the bind
 
 
@@ -40,6 +56,7 @@ class Figures:
     """A process's registry, and the figures that every service has."""
 
     def __init__(self, service: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call,unused-ignore]  # a second series for each, which nobody reads
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -58,6 +75,38 @@ class Figures:
         """The sum over all codes."""
         samples = (sample for metric in self.errors.collect() for sample in metric.samples)
         return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))
+
+
+class StationFigures:
+    """What an owner's loop does with the messages that it reads, by row of the topics table."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._handling = Histogram(
+            "pointsman_message_handling_seconds",
+            "From a message's being read to its being dealt with, commit included",
+            ["row"],
+            buckets=HANDLING_S,
+            registry=registry,
+        )
+        self._undecodable = Counter(
+            "pointsman_decode_errors", "Messages that do not fit their row", ["row"], registry=registry
+        )
+        self._waiting = Gauge(
+            "pointsman_facts_waiting", "Facts that no owner has acknowledged yet", registry=registry
+        )
+        self._by_row: dict[Topic, Histogram] = {}  # looking a label up costs more than observing
+
+    def handled(self, row: Topic, seconds: float) -> None:
+        histogram = self._by_row.get(row)
+        if histogram is None:
+            histogram = self._by_row[row] = self._handling.labels(row.pattern)
+        histogram.observe(seconds)
+
+    def undecodable(self, row: Topic) -> None:
+        self._undecodable.labels(row.pattern).inc()
+
+    def waiting(self, facts: int) -> None:
+        self._waiting.set(facts)
 
 
 class BusFigures(Collector):
@@ -118,5 +167,6 @@ def start_metrics_server(config: Config, home: Home, service: str, registry: Col
         except OSError as error:
             why = f"{port}: {error.strerror}"
         else:
+            home.update_metrics_targets(config.node.name, config.metrics.host)
             return port
     raise WorldError(f"the metrics of {service} cannot be served at {config.metrics.host}:{why}")

@@ -13,6 +13,7 @@ Over 400 lines because facts, commands and what is said after them share one ord
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
@@ -31,6 +32,7 @@ from bus.effects import Do, Effect, Keep, Post, Publish, ReplyTo
 from bus.errors import PeerError, RefusedError
 from bus.topics import Kind, Topic
 from services._process.context import Context
+from services._process.metrics import StationFigures
 from services._process.store import transaction
 
 C = TypeVar("C", bound=m.Command)
@@ -69,6 +71,7 @@ class Station:
         self._transact = transact or partial(transaction, connection)
         self._keep = keep
         self._do = do
+        self._figures = StationFigures(context.registry)
         self._commands: dict[Topic, tuple[type[m.Command], Callable[..., Effects]]] = {}
         self._reading: set[Topic] = set()  # rows whose commands change nothing
         self._facts: dict[str, Callable[..., Effects]] = {}
@@ -218,6 +221,11 @@ class Station:
 
     def receive(self, message: Received) -> None:
         """Act on one message of our own node. Never raises for what a peer sent."""
+        began = time.perf_counter()
+        self._receive(message)
+        self._figures.handled(message.row, time.perf_counter() - began)
+
+    def _receive(self, message: Received) -> None:
         row = message.row
         if row is t.ACKS:
             self._on_acks(message)
@@ -229,6 +237,7 @@ class Station:
             try:
                 self.act(self._messages[row](message, self.context.now()))
             except PeerError as error:
+                self._figures.undecodable(row)
                 self.report(error, message.topic)
 
     def _on_command(self, message: Received) -> None:
@@ -239,6 +248,7 @@ class Station:
         try:
             command = codec.decode(message.row, message.payload, payload_type)
         except PeerError as error:
+            self._figures.undecodable(message.row)
             if error.request_id is None:
                 self.report(error, message.topic)
             else:
@@ -285,6 +295,7 @@ class Station:
         try:
             fact = codec.decode(t.FACTS, message.payload, m.Fact)
         except PeerError as error:
+            self._figures.undecodable(t.FACTS)
             self.report(error, message.topic)
             if error.request_id is not None:  # else it would come again for ever
                 bad = m.Refused(id=error.request_id, code=error.code, message=error.message)
@@ -341,6 +352,7 @@ class Station:
         try:
             ack = codec.decode(t.ACKS, message.payload, m.Ack)
         except PeerError as error:
+            self._figures.undecodable(t.ACKS)
             self.report(error, message.topic)
             return
         owner = message.values["owner"]
@@ -380,6 +392,7 @@ class Station:
 
     async def _resend(self) -> None:
         while True:
+            self._figures.waiting(self.mailbox.waiting())
             await trio.sleep(RESEND_S)
             for owner in self.mailbox.owners():
                 self._send_facts(owner, again=True)

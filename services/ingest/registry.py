@@ -87,9 +87,13 @@ class Registry:
     def statuses(self) -> dict[str, int]:
         """For metrics."""
         found = dict.fromkeys(map(str, Status), 0)
-        for session in self._by_name.values():
+        for session in list(self._by_name.values()):  # at once: metrics are read in a thread of their own
             found[session.record.status] += 1
         return found
+
+    def living(self) -> list[Session]:
+        """For metrics."""
+        return [session for session in list(self._by_name.values()) if session.record.living]
 
     def named(self, name: str, uid: str | None) -> Session:
         """The session of this name (or, of that name, the one with the uid). Raises ``unknown_session``."""

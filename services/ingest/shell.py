@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from functools import partial
 
 import trio
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from bus import bridge_wire as bw
 from bus import messages as m
@@ -26,6 +25,7 @@ from services.ingest.core import INDEX_S, Sessions
 from services.ingest.deltas import JOIN_S
 from services.ingest.hook_model import HOOKED
 from services.ingest.hooks_shell import HooksShell
+from services.ingest.metrics import SessionFigures
 from services.ingest.model import AskController, Close, SendAck, SendBye, SendHello, SendLine, Settings
 from services.ingest.server import Connection, Server, same
 from services.ingest.store import MIGRATIONS, Store
@@ -68,28 +68,13 @@ class Shell:
 
     def _metrics(self) -> None:
         registry, sessions = self._context.registry, self.sessions
-        by_status = Gauge("pointsman_sessions", "Sessions by status", ["status"], registry=registry)
-        for status in sessions.statuses():
-            by_status.labels(status).set_function(partial(self._count, status))
-        connected = Gauge("pointsman_ingest_connections", "Agents and bridges connected", registry=registry)
-        connected.set_function(lambda: len(self.server.connections))
-        malformed = Gauge(
-            "pointsman_ingest_malformed_frames", "Lines of agents that are no frames", registry=registry
-        )
-        malformed.set_function(lambda: sessions.malformed)
-        unknown = Gauge(
-            "pointsman_ingest_unknown_frames", "Frames of a type that we do not know", registry=registry
-        )
-        unknown.set_function(lambda: sum(sessions.unknown.values()))
+        registry.register(SessionFigures(sessions, lambda: len(self.server.connections)))
         self._refused = Counter(
             "pointsman_ingest_refused",
             "Connections refused before the upgrade",
             ["status"],
             registry=registry,
         )
-
-    def _count(self, status: str) -> float:
-        return self.sessions.statuses()[status]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         station, core, context = self.station, self.sessions, self._context
