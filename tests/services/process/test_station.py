@@ -7,7 +7,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -294,7 +294,8 @@ def test_what_follows_from_an_acknowledgement_is_kept_with_it(home: Path) -> Non
             return iter([Row(f"refused {refused.id}")])
 
     party = Party(PRODUCER, home)
-    party.station = Telling(party.station.context, party.db, keep=party._keep)
+    context = replace(party.station.context, registry=CollectorRegistry())
+    party.station = Telling(context, party.db, keep=party._keep)
     party.station.act([Post(OWNER, withdrawn(0)), Post(OWNER, withdrawn(1))])
     ack = m.Ack(ids=["f0"], refused=[m.Refused(id="f1", code="busy", message="no")])
     values = {"owner": OWNER, "producer": PRODUCER}
