@@ -429,7 +429,7 @@ def test_nothing_is_said_that_was_not_kept(home: Path) -> None:
 
 def test_what_the_station_cannot_carry_out_is_our_own_mistake(home: Path) -> None:
     party = Party(OWNER, home)
-    station = Station(party.station.context, party.db)
+    station = Station(replace(party.station.context, registry=CollectorRegistry()), party.db)
     with pytest.raises(TypeError):
         station.act([Row("x")])
     with pytest.raises(TypeError):
