@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,9 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from services.broker.child import find_mosquitto
 from tests.services.approvals.support import fact, question
+from tests.support.brokers import accepts, free_port
 from tests.support.stack import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -36,14 +39,14 @@ pytestmark = pytest.mark.real
 class House:
     """A home with the broker and the gate, and the things in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         self.home = folder / "home"
         config = folder / "config.toml"
         config.write_text("[approvals]\nauto_approve = []\ntimeout_s = 0\n")
         self.environ = {
             "PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT),
             "POINTSMAN_HOME": str(self.home), "POINTSMAN_CONFIG": str(config), "POINTSMAN_NODE_NAME": "node",
-            "POINTSMAN_BUS_BROKER": "mosquitto",
+            "POINTSMAN_BUS_BROKER": "mosquitto", **settings,
         }  # fmt: skip
         self.processes = {name: self.service(name) for name in ("broker", "approvals")}
         self.clients: list[mqtt.Client] = []
@@ -107,6 +110,11 @@ class Ears:
         self.client.subscribe([(TOPIC + name, 1) for name in filters])
         eventually(lambda: len(self.granted) == len(filters), "subscribed")
 
+    def ask(self, approval: str, **what: str) -> None:
+        """As ingest."""
+        payload = msgspec.json.encode(fact(f"question-{approval}", "question", question(approval, **what)))
+        self.client.publish(f"{TOPIC}facts/ingest/approvals", payload, qos=1)
+
     def last(self, topic: str) -> Any:
         found = [payload for name, payload in list(self.heard) if name == topic]
         return json.loads(found[-1]) if found and found[-1] else None
@@ -115,17 +123,23 @@ class Ears:
         return [json.loads(payload) for name, payload in list(self.heard) if name == topic and payload]
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    it = House(tmp_path)
+@contextlib.contextmanager
+def running(folder: Path, **settings: str) -> Iterator[House]:
+    it = House(folder, **settings)
     try:
+        eventually(lambda: isinstance(it.pointsman("user", "list"), list), "the broker answers")
         yield it
     finally:
         it.close()
 
 
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with running(tmp_path) as it:
+        yield it
+
+
 def test_a_button_on_the_wall(house: House) -> None:
-    eventually(lambda: isinstance(house.pointsman("user", "list"), list), "the broker answers")
     wall = house.pointsman("device", "add", "wall", "--max-level", "low")
     assert (wall["role"], wall["max_level"], wall["port"]) == ("device", "low", house.port)
     house.pointsman("device", "add", "tall", "--max-level", "critical")
@@ -139,8 +153,7 @@ def test_a_button_on_the_wall(house: House) -> None:
     at_tall = house.client("tall", *EVERYTHING)
 
     def ask(approval: str, **what: str) -> dict[str, Any]:
-        payload = msgspec.json.encode(fact(f"question-{approval}", "question", question(approval, **what)))
-        ingest.client.publish(f"{TOPIC}facts/ingest/approvals", payload, qos=1)
+        ingest.ask(approval, **what)
         return eventually(lambda: operator.last(f"approvals/{approval}/request"), f"{approval} is asked")
 
     def replied(count: int) -> list[str]:
@@ -214,3 +227,79 @@ def test_a_button_on_the_wall(house: House) -> None:
     decisions = [row["data"] for row in rows if row["action"] == "decision"]
     assert {d["user"] for d in decisions} == {"wall", "ada"}
     assert [d["user"] for d in decisions if d["error"] is None] == ["wall"]
+
+
+def page(after: str) -> str:
+    """The first code block of docs/devices.md that follows these words."""
+    text = (ROOT / "docs/devices.md").read_text()
+    return text.split(after, 1)[1].split("```", 2)[1].split("\n", 1)[1]
+
+
+def start(stack: contextlib.ExitStack, *argv: str) -> None:
+    """A program with its children, until the end of the test."""
+    process = subprocess.Popen(argv, start_new_session=True, stderr=subprocess.DEVNULL)
+
+    def end() -> None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    stack.callback(end)
+
+
+def test_a_house_comes_as_one_device_as_the_page_says(tmp_path: Path) -> None:
+    """The certificate, the bridge of the house's broker and the loop for Zigbee2MQTT, as they stand there."""
+    port, at_home = free_port(), free_port()
+    make = (
+        page("One way to a certificate")
+        .replace("desk.local", "localhost")
+        .replace("192.168.1.20", "127.0.0.1")
+    )
+    subprocess.run(["sh", "-c", make], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    with contextlib.ExitStack() as stack:
+        desk = stack.enter_context(
+            running(
+                tmp_path,
+                POINTSMAN_BUS_LISTEN=f"127.0.0.1:{port}",
+                POINTSMAN_BUS_TLS_CERT=str(tmp_path / "cert.pem"),
+                POINTSMAN_BUS_TLS_KEY=str(tmp_path / "key.pem"),
+            )
+        )
+        told = desk.pointsman("device", "add", "house", "--max-level", "low")
+        assert (told["port"], told["tls"], told["tls_ca"]) == (port, True, str(tmp_path / "cert.pem"))
+        bridge = page("For mosquitto:")
+        for there, here in (
+            ("desk.local:8883", f"localhost:{port}"),
+            ("/etc/mosquitto/pointsman.pem", told["tls_ca"]),
+            ("PASSWORD", Path(told["password_file"]).read_text()),
+            ("pointsman/desk/", TOPIC),
+        ):
+            assert there in bridge
+            bridge = bridge.replace(there, here)
+        own = "user root\n" if os.geteuid() == 0 else ""  # else it may not read what we made
+        (tmp_path / "house.conf").write_text(
+            f"{own}listener {at_home} 127.0.0.1\nallow_anonymous true\n{bridge}"
+        )
+        mosquitto = find_mosquitto()
+        assert mosquitto is not None
+        start(stack, mosquitto, "-c", str(tmp_path / "house.conf"))
+        eventually(lambda: accepts(at_home), "the house's broker listens")
+        start(stack, "sh", "-c", page("On any machine of the house").replace("-p 1883", f"-p {at_home}"))
+        ingest = desk.client("service-ingest", "facts/approvals/ingest")
+        ingest.ask("a1", **LOW)
+
+        def pressed() -> Any:
+            """The button, until it counts."""
+            subprocess.run(
+                ["mosquitto_pub", "-p", str(at_home), "-t", "zigbee2mqtt/wall_button",
+                 "-m", '{"action":"single","battery":97,"linkquality":120}'],
+                check=True, timeout=60,
+            )  # fmt: skip
+            return ingest.all("facts/approvals/ingest")
+
+        (answer, *_) = eventually(pressed, "the press counts")
+        assert (answer["data"]["approval"], answer["data"]["decision"]) == ("a1", "approved")
+        shown = subprocess.run(
+            ["mosquitto_sub", "-p", str(at_home), "-t", "pointsman/pending", "-C", "1", "-W", "30"],
+            capture_output=True, check=True, timeout=60,
+        )  # fmt: skip
+        assert "items" in json.loads(shown.stdout)

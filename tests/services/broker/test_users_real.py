@@ -18,6 +18,7 @@ from bus.errors import RefusedError
 from bus.requests import Requester
 from tests.services.broker.test_process import Service, accepts, service, wait
 from tests.support.brokers import NODE, ROOT, free_port
+from tests.support.tls import make_certificates
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.real
@@ -97,21 +98,7 @@ def test_amqtt_refuses_users_and_says_why(service: Make) -> None:
 
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ca.pem, its server.pem and server.key for localhost, and another's other.key."""
-    folder = tmp_path_factory.mktemp("tls")
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True, timeout=60)
-
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2",
-            "-subj", "/CN=Test CA", "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
-    openssl("req", *curve, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
-    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
-    openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-            "-days", "2", "-out", "server.pem", "-extfile", "names")  # fmt: skip
-    openssl("ecparam", "-genkey", "-name", "prime256v1", "-out", "other.key")
-    return folder
+    return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
 def test_devices_on_the_network_come_with_tls_and_nothing_else(service: Make, pem: Path) -> None:
