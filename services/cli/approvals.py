@@ -67,7 +67,9 @@ async def approve(world: World, args: Namespace) -> int:
         request, token = await _pick(line, args)
         if request.kind == "question":
             raise RefusedError("bad_request", f"this is a question: use `pointsman answer {request.id[:10]}`")
-        decision = m.Decision(decision="approve", token=token, reason=args.reason, updated_input=updated)
+        decision = m.Decision(
+            decision="approve", token=token, reason=args.reason, updated_input=updated, remember=args.remember
+        )
         outcome = await line.ask(t.APPROVAL_DECISION, decision, id=request.id)
     return _told(world, request, outcome, "Approved")
 
@@ -75,7 +77,9 @@ async def approve(world: World, args: Namespace) -> int:
 async def deny(world: World, args: Namespace) -> int:
     async with connected(world) as line:
         request, token = await _pick(line, args)
-        decision = m.Decision(decision="deny", token=token, reason=args.reason, interrupt=args.interrupt)
+        decision = m.Decision(
+            decision="deny", token=token, reason=args.reason, interrupt=args.interrupt, remember=args.remember
+        )
         outcome = await line.ask(t.APPROVAL_DECISION, decision, id=request.id)
     return _told(world, request, outcome, "Denied")
 
@@ -232,4 +236,7 @@ def _told(world: World, request: m.ApprovalRequest, outcome: Any, word: str) -> 
         say_json(outcome)
         return 0
     say(f"{word}: {named(request.tool, request.summary, 120)} (session {one_line(request.session)}).")
+    rule = outcome.get("remembered") if isinstance(outcome, dict) else None
+    if rule:
+        say(f"Remembered; `pointsman policy forget {one_line(str(rule))}` takes it back.")
     return 0

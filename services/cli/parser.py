@@ -13,7 +13,7 @@ from typing import NoReturn
 import msgspec
 
 from bus import messages as m
-from services.cli import approvals, complete, doctor, hooks, money, sessions, system, users, watch
+from services.cli import approvals, complete, doctor, hooks, money, policy, sessions, system, users, watch
 from services.cli.line import World
 
 Verb = Callable[[World, argparse.Namespace], Awaitable[int]]
@@ -75,6 +75,7 @@ def build() -> argparse.ArgumentParser:
     _system(verbs)
     _hooks(verbs)
     _users(verbs)
+    _policy(verbs)
     return parser
 
 
@@ -161,11 +162,13 @@ def _approvals(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     _approval(approve)
     approve.add_argument("--reason", metavar="TEXT")
     approve.add_argument("--input", metavar="JSON", help="let it run with this input instead")
+    _remember(approve)
 
     deny = _verb(verbs, "deny", approvals.deny, "Say no.")
     _approval(deny)
     deny.add_argument("--reason", metavar="TEXT", help="the agent is told")
     deny.add_argument("--interrupt", action="store_true", help="and stop the agent's turn")
+    _remember(deny)
 
     answer = _verb(verbs, "answer", approvals.answer, "Answer an agent's question.")
     _approval(answer)
@@ -173,6 +176,14 @@ def _approvals(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--answer", action="append", metavar="QUESTION=ANSWER", help="or NUMBER=ANSWER (may be repeated)"
     )
     answer.add_argument("--text", help="the answer to a single question")
+
+
+def _remember(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--remember",
+        choices=("session", "always"),
+        help="decide the very same call in this directory likewise from now on (`pointsman policy rules`)",
+    )
 
 
 def _money(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -254,6 +265,24 @@ def _users(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     keys = _family(verbs, "keys", "The keys that approval tokens are made with.")
     rotate = _verb(keys, "rotate", users.rotate, "Make a new key; what waits can still be decided.")
     rotate.add_argument("--now", action="store_true", help="tokens that were read before are void at once")
+
+
+def _policy(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inner = _family(verbs, "policy", "What agents may do without you, and what not even with you.")
+    check = _verb(inner, "check", policy.check, "Would this configuration file be taken?")
+    check.add_argument("file", metavar="FILE")
+    explain = _verb(inner, "explain", policy.explain, "Which rule decides about a tool call, and why.")
+    explain.add_argument("tool", metavar="TOOL", help="Bash, Write, Read, …")
+    explain.add_argument("input", metavar="JSON", help="""its input, such as '{"command": "git push"}'""")
+    explain.add_argument("--session", metavar="NAME", help="as if this session asked")
+    explain.add_argument("--cwd", default=".", metavar="DIR", help="as if it were in this directory")
+    replay = _verb(inner, "replay", policy.replay, "What would have been decided differently?")
+    replay.add_argument("file", metavar="FILE", nargs="?", help="default: the configuration as it is now")
+    replay.add_argument("--since", metavar="WHEN", help="a time, or 24h, 7d (default: the last 20,000)")
+    _verb(inner, "reload", policy.reload, "Read the configuration's rules again.")
+    _verb(inner, "rules", policy.rules, "List the rules in force, and what was remembered.")
+    forget = _verb(inner, "forget", policy.forget, "Take back what was remembered.")
+    forget.add_argument("rule", metavar="ID", help="as `pointsman policy rules` shows it")
 
 
 def _head(text: str) -> str:
