@@ -956,6 +956,16 @@ class CostReported(Payload, frozen=True, kw_only=True):
     notional: bool = False
 
 
+class RunningUsage(Payload, frozen=True, kw_only=True):
+    """Tokens of the model calls that a running turn has finished."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+
+
 class ConversationFollowed(Payload, frozen=True, kw_only=True):
     """ingest → ledger: a conversation of the session; its transcript is a second witness of the cost.
 
@@ -974,7 +984,8 @@ class ConversationFollowed(Payload, frozen=True, kw_only=True):
 class CostUnreported(Payload, frozen=True, kw_only=True):
     """ingest → ledger: a process is gone that has not reported what it spent from message ``first`` on.
 
-    ``turn`` is the last one that it did report. To be booked from the transcript, as an estimate.
+    ``turn`` is the last one that it did report. To be booked from the transcript, as an estimate; ``usage``
+    is what its stream told of, for what the agent had no time to write there.
     """
 
     session: str
@@ -982,17 +993,8 @@ class CostUnreported(Payload, frozen=True, kw_only=True):
     turn: int
     conversation: str
     first: str
+    usage: dict[str, RunningUsage] = {}
     notional: bool = False
-
-
-class RunningUsage(Payload, frozen=True, kw_only=True):
-    """Tokens of the model calls that a running turn has finished."""
-
-    input: int = 0
-    output: int = 0
-    cache_read: int = 0
-    cache_write_5m: int = 0
-    cache_write_1h: int = 0
 
 
 class CostRunning(Payload, frozen=True, kw_only=True):

@@ -125,7 +125,7 @@ def _post(step: Step, spent: str | None) -> None:
     running.n += 1
     running.told = spent or running.told
     step.durable = True
-    usage = {} if spent is not None else {k: m.RunningUsage(**_named(v)) for k, v in running.usage.items()}
+    usage = {} if spent is not None else streamed(running)
     data = m.CostRunning(
         session=r.session,
         process=r.process,
@@ -137,5 +137,10 @@ def _post(step: Step, spent: str | None) -> None:
     step.post("ledger", "running", f"running-{short_hash(r.uid, running.n)}", data)
 
 
-def _named(counts: list[int]) -> dict[str, int]:
-    return dict(zip(m.RunningUsage.__struct_fields__, counts, strict=True))
+def streamed(running: Running) -> dict[str, m.RunningUsage]:
+    """Tokens of the turn's finished calls, by model."""
+    names = m.RunningUsage.__struct_fields__
+    return {
+        model: m.RunningUsage(**dict(zip(names, counts, strict=True)))
+        for model, counts in running.usage.items()
+    }

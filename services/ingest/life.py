@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from bus import messages as m
 from bus.errors import RefusedError
-from services.ingest import callbacks, delivery, follow, questions, rest, say
+from services.ingest import callbacks, delivery, evidence, follow, questions, rest, say
 from services.ingest.model import Ask, Close, Cost, DropSeen, Exit
 from services.ingest.step import Step
 from services.ingest.turns import RECENT_COSTS
@@ -37,6 +37,7 @@ def started(step: Step, process: int, resume: str | None) -> None:
         r.ask = None
     if resume is not None:
         r.conversation = resume
+        evidence.follow(step, resume)
     if r.cost.total != "0":
         r.earlier = [*r.earlier, r.cost][-RECENT_COSTS:]
     r.cost = Cost()
@@ -136,6 +137,7 @@ def answered(step: Step, ask_id: str, error: RefusedError | None) -> None:
 def _over(step: Step, reason: str) -> None:
     """The process is gone, and with it everything that only it knew."""
     r, session = step.r, step.session
+    evidence.lost(step)
     questions.withdraw(step, list(r.questions), "the agent is gone")
     callbacks.drop(step, list(r.callbacks))
     questions.clear_tools(step, all_of_them=True)

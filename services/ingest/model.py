@@ -180,6 +180,8 @@ class Record(Struct):
     tools: dict[str, ToolRun] = {}  # by tool_use_id
     cost: Cost = msgspec.field(default_factory=Cost)
     earlier: list[Cost] = []  # last totals of earlier processes, newest last
+    followed: str | None = None  # the conversation whose transcript the ledger was last told of
+    uncovered: str | None = None  # id of the first message since the last result: no total counts it yet
     # budgets and limits
     running: Running = msgspec.field(default_factory=Running)
     agents: list[str] = []  # task ids of its background agents, which go on after the turn

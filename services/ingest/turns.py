@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from bus import messages as m
-from services.ingest import callbacks, cut, delivery, follow, limits, questions, wire
+from services.ingest import callbacks, cut, delivery, evidence, follow, limits, questions, wire
 from services.ingest.model import Cost
 from services.ingest.step import Step, short_hash
 
@@ -25,6 +25,7 @@ RECENT_COSTS = 5  # earlier processes whose totals may be what a resumed one sta
 
 def on_assistant(step: Step, frame: wire.Assistant) -> None:
     r = step.r
+    evidence.heard(step, frame.message.id)
     main = frame.parent_tool_use_id is None
     if main:
         _turn_began(step)
@@ -97,6 +98,7 @@ def on_system(step: Step, frame: wire.System) -> None:
     if frame.subtype == "init":
         known = (r.conversation, r.model, r.permission_mode, r.version)
         r.conversation = frame.session_id or r.conversation
+        evidence.follow(step, r.conversation)
         r.model = frame.model or r.model
         r.permission_mode = frame.permission_mode or r.permission_mode
         r.version = frame.version or r.version
@@ -147,6 +149,7 @@ def on_result(step: Step, frame: wire.Result) -> None:
     r.cost = _cost(frame)
     total = Decimal(r.cost.total)
     r.results += 1
+    evidence.covered(step)
     _report(step, frame)
     follow.over(step)
     step.event(
@@ -182,6 +185,7 @@ def late_result(step: Step, frame: wire.Result) -> None:
     """A result that is read after the session's end: nothing happens any more, but what it cost is told."""
     step.r.cost = _cost(frame)
     step.r.results += 1
+    evidence.covered(step)
     _report(step, frame)
     step.durable = True
 
@@ -194,6 +198,8 @@ def _cost(frame: wire.Result) -> Cost:
             "output": use.outputTokens,
             "cache_read": use.cacheReadInputTokens,
             "cache_write": use.cacheCreationInputTokens,
+            "cache_write_5m": use.cacheCreationEphemeral5mInputTokens,
+            "cache_write_1h": use.cacheCreationEphemeral1hInputTokens,
         }
         for name, use in list(frame.modelUsage.items())[:100]
     }
@@ -256,6 +262,7 @@ def on_reset(step: Step, frame: wire.ConversationReset) -> None:
     """``/clear``: the agent counts from zero, in the same process; so does who counts with it."""
     r = step.r
     r.conversation = frame.new_conversation_id or r.conversation
+    evidence.follow(step, r.conversation)
     r.cost = Cost()
     _post_cost(step, "base-" + short_hash(r.uid, r.process, frame.uuid or r.seq), r.cost, baseline=True)
     step.changed("a new conversation")

@@ -151,6 +151,8 @@ class ModelUsage(Struct, frozen=True):
     outputTokens: int = 0  # noqa: N815
     cacheReadInputTokens: int = 0  # noqa: N815
     cacheCreationInputTokens: int = 0  # noqa: N815
+    cacheCreationEphemeral5mInputTokens: int | None = None  # noqa: N815  # later than 2.1.119
+    cacheCreationEphemeral1hInputTokens: int | None = None  # noqa: N815
 
 
 class CacheCreation(Struct, frozen=True):

@@ -19,7 +19,6 @@ exhausted is held (`budgets`): that is a fact for ingest, and is not lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -29,33 +28,31 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish, ReplyTo
 from bus.errors import PeerError
-from services.ledger import limits, money, periods
-from services.ledger.accounts import Accounts
+from services.ledger import limits, money
 from services.ledger.chain import postings
 from services.ledger.model import (
     Account,
     Counted,
     KeepBudget,
-    KeepPosting,
     KeepReport,
-    Posting,
     Report,
     period_scope,
     session_scope,
 )
-from services.ledger.reading import read_report
+from services.ledger.reading import read_report, uid_of
 from services.ledger.running import KeepRunning
 from services.ledger.running import amount as running_amount
+from services.ledger.witnessing import Witnessing
 
 
-class Ledger(Accounts):
+class Ledger(Witnessing):
     """Events in (methods), effects out."""
 
     # facts
 
     def opened(self, fact: m.Fact, data: m.SessionOpened, now: datetime) -> list[Effect]:
         """A session exists. Again for the same uid: nothing new."""
-        uid = _uid(fact, data.session)
+        uid = uid_of(fact, data.session)
         account = self._accounts.get(uid)
         if account is not None and account.opened_at is not None:
             return []
@@ -81,7 +78,7 @@ class Ledger(Accounts):
 
     def cost(self, fact: m.Fact, data: m.CostReported, now: datetime) -> list[Effect]:
         """An agent's running totals. Raises `PeerError` for what cannot be, or contradicts others."""
-        report = read_report(_uid(fact, data.session), fact, data)
+        report = read_report(uid_of(fact, data.session), fact, data)
         near = self._recall(report)
         if near.same is not None:
             self._repeated(report, near.same)
@@ -94,19 +91,19 @@ class Ledger(Accounts):
         effects: list[Effect] = []
         account = self._account(report.uid, report.session, now, effects)
         effects.append(KeepReport(report))
-        effects += [KeepPosting(row) for row in rows]
         rest = made.rest if report.models else 0
         effects.append(Counted(rows, reset=made.reset, late=near.after is not None, rest=rest))
-        if rows:
-            self._book(account, rows)
-            if not report.baseline:
-                effects += self._reported(report.uid, report.process, now)
-            effects += self._spent_more(account, now)
+        taken_back, more = self.witness.covered(report)
+        effects += more
+        if rows and not report.baseline:
+            effects += self._reported(report.uid, report.process, now)
+        effects += self.book([*rows, *taken_back], now)
+        self.witness.reported(report, account.all.use.cost)
         return effects
 
     def running(self, fact: m.Fact, data: m.CostRunning, now: datetime) -> list[Effect]:
         """What a running turn has cost so far. Raises `PeerError` for what cannot be."""
-        uid = _uid(fact, data.session)
+        uid = uid_of(fact, data.session)
         amount = running_amount(data, self._price, fact.at)
         effects: list[Effect] = []
         account = self._account(uid, data.session, now, effects)
@@ -121,13 +118,13 @@ class Ledger(Accounts):
     def limit(self, fact: m.Fact, data: m.LimitSeen, now: datetime) -> list[Effect]:
         """An agent told of a usage limit."""
         effects: list[Effect] = []
-        account = self._account(_uid(fact, data.session), data.session, now, effects)
+        account = self._account(uid_of(fact, data.session), data.session, now, effects)
         effects += self._limits.seen(account.uid, data, fact.at)
         return [*effects, *self._say(account, now), self._total(now)]
 
     def limit_over(self, fact: m.Fact, data: m.LimitOver, now: datetime) -> list[Effect]:
         """A prompt was sent again after a limit's reset."""
-        return [limits.over(_uid(fact, data.session), data, now)]
+        return [limits.over(uid_of(fact, data.session), data, now)]
 
     def _repeated(self, report: Report, known: Report) -> None:
         same = replace(known, at=report.at, fact=report.fact) == report
@@ -138,18 +135,6 @@ class Ledger(Accounts):
             f"turn {report.turn} of process {report.process} was reported before, with "
             f"{money.to_usd(known.total)} dollars and not {money.to_usd(report.total)}",
         )
-
-    def _book(self, account: Account, rows: Iterable[Posting]) -> None:
-        for row in rows:
-            for sums in (account, self.node):
-                sums.add(row.sum())
-                sums.burn.add(row.at, row.use.cost)
-            quarter = periods.quarter_of(row.at)
-            self._quarters[quarter] = self._quarters.get(quarter, 0) + row.use.cost
-            for period, first in self._since.items():
-                if first is None or row.at >= first:
-                    self._spent[period] += row.use.cost
-        self._burning.add(account.uid)
 
     # commands
 
@@ -232,13 +217,3 @@ class Ledger(Accounts):
     def tool(self, event: m.ToolEvent, now: datetime) -> list[Effect]:
         """An agent called a tool, or has its answer: the same again and again is a runaway."""
         return self._runaway.called(event, now)
-
-
-def _uid(fact: m.Fact, session: str) -> str:
-    if not fact.uid:
-        raise PeerError("bad_request", "a fact for the ledger needs the session's uid")
-    if fact.at.tzinfo is None:
-        raise PeerError("bad_request", "times need their zone")
-    if not t.PARAMETERS["session"].match(session):
-        raise PeerError("bad_request", f"{session[:80]!r} is no session's name")
-    return fact.uid

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bus.effects import Do, Keep
 from services.ledger.forecast import Burn
+
+if TYPE_CHECKING:
+    from services.ledger.evidence import Followed, Lost, Witnessed
 
 AGENT = "agent"  # a posting's source: what the agent itself said
 TRANSCRIPT = "transcript"  # … what stands in its transcript
@@ -185,6 +188,9 @@ class Loaded:
     defaults: frozenset[str] = frozenset()  # scopes whose budget is the configured default
     quarters: Mapping[int, int] = field(default_factory=dict)  # cost of the node in the last `KEPT_DAYS`
     recent: Sequence[tuple[str, datetime, int]] = ()  # (uid, when, cost), oldest first
+    followed: Sequence[Followed] = ()
+    lost: Sequence[Lost] = ()
+    witnessed: Sequence[Witnessed] = ()
 
 
 # ── to be kept ───────────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bus import messages as m
+from bus import topics as t
 from bus.errors import PeerError
 from services.ledger import money
 from services.ledger.model import Report, Use
@@ -60,3 +61,14 @@ def read_report(uid: str, fact: m.Fact, data: m.CostReported) -> Report:
         notional=data.notional,
         fact=fact.id,
     )
+
+
+def uid_of(fact: m.Fact, session: str) -> str:
+    """The session that a fact is about. Raises `PeerError`."""
+    if not fact.uid:
+        raise PeerError("bad_request", "a fact for the ledger needs the session's uid")
+    if fact.at.tzinfo is None:
+        raise PeerError("bad_request", "times need their zone")
+    if not t.PARAMETERS["session"].match(session):
+        raise PeerError("bad_request", f"{session[:80]!r} is no session's name")
+    return fact.uid

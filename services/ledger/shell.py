@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import trio
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from bus import codec
 from bus import messages as m
@@ -20,12 +22,16 @@ from services._process.station import Station
 from services.ledger import money, say
 from services.ledger.core import Ledger
 from services.ledger.database import open_database
+from services.ledger.evidence import Told
+from services.ledger.evidence_store import EvidenceStore
+from services.ledger.files import projects
 from services.ledger.forecast import HABIT_S
 from services.ledger.metrics import LedgerFigures
 from services.ledger.model import Counted
 from services.ledger.prices import Prices
 from services.ledger.standing import Standing
 from services.ledger.store import Store
+from services.ledger.watch import Watch
 from services.ledger.zone import local_zone
 
 MAILBOX = "ledger-mailbox.sqlite"  # beside a database that is on a server
@@ -48,6 +54,7 @@ class Shell:
         began = time.perf_counter()
         self.database = open_database(config.database, context.home.path / MAILBOX)
         self.store = Store(self.database)
+        self.evidence = EvidenceStore(self.database)
         self.standing = Standing(self.database.mailbox)
         self._metrics()
         if not self.store.derived_agrees():
@@ -57,15 +64,20 @@ class Shell:
             self._rebuilds.inc()
             with self.database.transaction():
                 self.store.rebuild()
-        self.prices = Prices()
         budget = config.default_budget_usd
         now = context.now()
         self.ledger = Ledger(
             zone=self._zone,
             default_budget=None if budget is None else money.from_usd(budget),
-            loaded=self.store.load(now, HABIT_S),
+            loaded=replace(
+                self.store.load(now, HABIT_S),
+                followed=list(self.evidence.followed()),
+                lost=list(self.evidence.lost()),
+                witnessed=list(self.evidence.sums()),
+            ),
             recall=self.store.near,
-            price=self.prices.total,
+            archive=self.evidence.archive,
+            prices=Prices(),
             now=now,
             stood=self.standing.load(),
         )
@@ -80,6 +92,16 @@ class Shell:
         )
         self.figures = LedgerFigures(self.ledger)
         context.registry.register(self.figures)
+        self.watch = Watch(
+            self.ledger.witness,
+            read=self.ledger.read,
+            root=projects(os.environ, Path(os.environ.get("HOME", "/"))),
+            place=self.evidence.place,
+            act=self.station.act,
+            now=context.now,
+            broken=self._broken.inc,
+        )
+        self._drift.set_function(lambda: money.to_usd(self.ledger.node.drift))
 
     def _metrics(self) -> None:
         registry = self._context.registry
@@ -97,6 +119,18 @@ class Shell:
             "Cost (either way) that the models' own figures did not account for",
             registry=registry,
         )
+        self._drifts = Counter(
+            "pointsman_cost_drifts", "Sessions whose witnesses came to disagree", registry=registry
+        )
+        self._drift = Gauge(
+            "pointsman_cost_drift_dollars", "Counted, less what the transcripts say", registry=registry
+        )
+        self._lost = Counter(
+            "pointsman_cost_unbooked", "Killed agents whose transcripts were not found", registry=registry
+        )
+        self._broken = Counter(
+            "pointsman_transcript_lines_broken", "Lines that could not be read", registry=registry
+        )
         self._rebuilds = Counter(
             "pointsman_ledger_rebuilds", "Sums that had to be made again at start", registry=registry
         )
@@ -108,6 +142,8 @@ class Shell:
             self._context.bus.own(row)  # what else stands there is of a session that is gone
         station.on_fact("opened", m.SessionOpened, ledger.opened)
         station.on_fact("cost", m.CostReported, ledger.cost)
+        station.on_fact("conversation", m.ConversationFollowed, ledger.followed)
+        station.on_fact("unreported", m.CostUnreported, ledger.unreported)
         station.on_fact("running", m.CostRunning, ledger.running)
         station.on_fact("limit", m.LimitSeen, ledger.limit)
         station.on_fact("limit_over", m.LimitOver, ledger.limit_over)
@@ -118,6 +154,7 @@ class Shell:
         station.on_message(t.SESSION_EVENT, self._tool, type="tool")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
+            nursery.start_soon(self.watch.run)
             await station.run()
 
     def _set_budget(self, command: m.SetBudget, values: dict[str, str], now: datetime) -> list[Effect]:
@@ -148,7 +185,7 @@ class Shell:
     def _keep(self, effect: Keep) -> None:
         if isinstance(effect, Standing.KEEPS):
             self.standing.keep(effect)
-        else:
+        elif not self.evidence.keep(effect):
             self.store.keep(effect)
 
     def _do(self, effect: Do) -> None:
@@ -158,6 +195,9 @@ class Shell:
             self._resets.inc(effect.reset)
             self._late.inc(effect.late)
             self._rest.inc(abs(money.to_usd(effect.rest)))
+        elif isinstance(effect, Told):
+            self._drifts.inc(effect.drift)
+            self._lost.inc(effect.lost)
 
     async def _tick(self) -> None:
         while True:

@@ -75,7 +75,7 @@ def from_ms(ms: int) -> datetime:
     return EPOCH + ms * _MS
 
 
-def _marks(count: int) -> str:
+def marks(count: int) -> str:
     return ", ".join("?" * count)
 
 
@@ -128,7 +128,7 @@ class Store:
         whose = (p.uid, p.process, p.turn, p.model, to_ms(p.at))
         new = self._db.execute(
             f"INSERT INTO postings (id, uid, process, turn, model, at, {_USE}, turns, share, source, "  # noqa: S608  # constant
-            f"estimated, priced, notional, fact) VALUES ({_marks(20)}) ON CONFLICT DO NOTHING",
+            f"estimated, priced, notional, fact) VALUES ({marks(20)}) ON CONFLICT DO NOTHING",
             (
                 p.id,
                 *whose,
@@ -152,7 +152,7 @@ class Store:
         )
         for table, key, of in keys:
             self._db.execute(
-                f"INSERT INTO {table} ({key}, {_DERIVED}) VALUES ({_marks(len(of) + len(values))}) "  # noqa: S608  # constants
+                f"INSERT INTO {table} ({key}, {_DERIVED}) VALUES ({marks(len(of) + len(values))}) "  # noqa: S608  # constants
                 f"ON CONFLICT ({key}) DO UPDATE SET {_SUMS.format(table)}, notional = CASE "
                 f"WHEN {table}.notional > excluded.notional THEN {table}.notional "
                 "ELSE excluded.notional END",

@@ -6,6 +6,7 @@ import enum
 import functools
 import sqlite3
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
@@ -21,6 +22,7 @@ from bus.topics import Topic
 from services.ledger import money
 from services.ledger.core import Ledger
 from services.ledger.database import Database, Sqlite
+from services.ledger.evidence_store import EvidenceStore
 from services.ledger.forecast import HABIT_S
 from services.ledger.prices import Prices
 from services.ledger.standing import Standing
@@ -71,6 +73,7 @@ class World:
         self.default = default_budget_usd
         self.db = database or in_memory()
         self.store = Store(self.db)
+        self.evidence = EvidenceStore(self.db)
         self.standing = Standing(self.db.mailbox)
         self.mailbox = Mailbox(self.db.mailbox)
         self.said: list[Effect] = []
@@ -81,9 +84,15 @@ class World:
         self.ledger = Ledger(
             zone=self.zone,
             default_budget=None if self.default is None else money.from_usd(self.default),
-            loaded=self.store.load(self.now, HABIT_S),
+            loaded=replace(
+                self.store.load(self.now, HABIT_S),
+                followed=list(self.evidence.followed()),
+                lost=list(self.evidence.lost()),
+                witnessed=list(self.evidence.sums()),
+            ),
             recall=self.store.near,
-            price=PRICES.total,
+            archive=self.evidence.archive,
+            prices=PRICES,
             now=self.now,
             stood=self.standing.load(),
         )
@@ -104,7 +113,7 @@ class World:
         for effect in effects:
             if isinstance(effect, Standing.KEEPS):
                 self.standing.keep(effect)
-            elif isinstance(effect, Keep):
+            elif isinstance(effect, Keep) and not self.evidence.keep(effect):
                 self.store.keep(effect)
             elif isinstance(effect, Post):
                 self.mailbox.post(effect.owner, effect.fact)
@@ -114,17 +123,16 @@ class World:
         if self.mailbox.kept("ingest", fact.id):
             return []
         data = codec.decode_data(fact)
-        if isinstance(data, m.SessionOpened):
-            effects = self.ledger.opened(fact, data, self.now)
-        elif isinstance(data, m.CostRunning):
-            effects = self.ledger.running(fact, data, self.now)
-        elif isinstance(data, m.LimitSeen):
-            effects = self.ledger.limit(fact, data, self.now)
-        elif isinstance(data, m.LimitOver):
-            effects = self.ledger.limit_over(fact, data, self.now)
-        else:
-            assert isinstance(data, m.CostReported)
-            effects = self.ledger.cost(fact, data, self.now)
+        handlers: dict[type, Any] = {
+            m.SessionOpened: self.ledger.opened,
+            m.CostReported: self.ledger.cost,
+            m.CostRunning: self.ledger.running,
+            m.LimitSeen: self.ledger.limit,
+            m.LimitOver: self.ledger.limit_over,
+            m.ConversationFollowed: self.ledger.followed,
+            m.CostUnreported: self.ledger.unreported,
+        }
+        effects: list[Effect] = handlers[type(data)](fact, data, self.now)
         if crash is Crash.BEFORE:
             self.restart()
             return []

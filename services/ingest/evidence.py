@@ -1,0 +1,67 @@
+"""What the ledger needs to find a second witness of a session's cost: the agent's own transcript.
+
+Claude Code writes each conversation into a file of its own. Ingest tells which conversations belong to a
+session (`follow`), and, when an agent process is gone whose last answers no result has covered, from which
+message on they are missing (`lost`): the ledger books those from the transcript, as an estimate. Ingest
+itself reads no transcript.
+
+The frames say which message was the first after the last result, in order and without a clock: ``uncovered``.
+"""
+
+from __future__ import annotations
+
+from bus import messages as m
+from services.ingest import follow as follow_turn
+from services.ingest import wire
+from services.ingest.step import Step, short_hash
+
+
+def follow(step: Step, conversation: str | None, path: str | None = None, *, booked: bool = False) -> None:
+    """The session speaks in this conversation now. ``path`` where the agent says where its transcript is;
+    ``booked`` for an agent that reports no cost: all of it is booked from there.
+    """
+    r = step.r
+    if conversation is None or len(conversation) > wire.MAX_ID_CHARS or conversation == r.followed:
+        return
+    r.followed = conversation
+    step.durable = True
+    data = m.ConversationFollowed(
+        session=r.session,
+        conversation=conversation,
+        cwd=r.cwd,
+        path=path,
+        since=r.started_at,
+        booked=booked,
+    )
+    step.post("ledger", "conversation", "conv-" + short_hash(r.uid, conversation), data)
+
+
+def heard(step: Step, message_id: str) -> None:
+    """The agent said something that it has not yet reported the cost of."""
+    if step.r.uncovered is None and 0 < len(message_id) <= wire.MAX_ID_CHARS:
+        step.r.uncovered = message_id
+        step.durable = True
+
+
+def covered(step: Step) -> None:
+    """A result: its total counts everything before it."""
+    step.r.uncovered = None
+
+
+def lost(step: Step) -> None:
+    """The process is gone: what it has not reported, it never will."""
+    r = step.r
+    if r.uncovered is None:
+        return
+    data = m.CostUnreported(
+        session=r.session,
+        process=r.process,
+        turn=r.results,
+        conversation=r.followed or "",
+        first=r.uncovered,
+        usage=follow_turn.streamed(r.running),
+        notional=r.notional,
+    )
+    step.post("ledger", "unreported", "lost-" + short_hash(r.uid, r.process, r.uncovered), data)
+    r.uncovered = None
+    step.durable = True

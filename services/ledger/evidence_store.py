@@ -1,0 +1,149 @@
+"""The tables of the second witness. In one transaction with the ledger's others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+
+from bus.effects import Keep
+from services.ledger.database import Database
+from services.ledger.evidence import Archive, Followed, Lost, Message, ReadTo, Witnessed
+from services.ledger.files import Place
+from services.ledger.model import Use
+from services.ledger.store import from_ms, marks, to_ms
+
+_MESSAGE = (
+    "key, uid, at, model, cost, input, output, cache_read, cache_write, cache_write_5m, cache_write_1h, "
+    "unpriced, booked"
+)
+_AT_ONCE = 500  # keys in one question: SQLite allows 32,766 values
+_told = msgspec.json.Decoder(dict[str, tuple[int, ...]])
+_uses = msgspec.json.Decoder(dict[str, tuple[tuple[int, ...], int | None]])
+
+
+class EvidenceStore:
+    """Reads at any time; writes within the caller's transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    @property
+    def archive(self) -> Archive:
+        return Archive(self.known, self.first, self.between, self.spent)
+
+    # writing
+
+    def keep(self, effect: Keep) -> bool:
+        """Whether it was one of ours."""
+        match effect:
+            case Message():
+                self.keep_messages([effect])
+            case Followed():
+                row = (effect.uid, effect.conversation, effect.cwd, effect.path, to_ms(effect.since))
+                self._db.execute(
+                    "INSERT INTO followed VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (*row, int(effect.booked)),
+                )
+            case ReadTo(path, uid, place):
+                self._db.execute(
+                    "INSERT INTO files VALUES (?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET "
+                    "uid = excluded.uid, inode = excluded.inode, read_to = excluded.read_to",
+                    (path, uid, place.inode, place.read_to),
+                )
+            case Lost():
+                self._keep_lost(effect)
+            case _:
+                return False
+        return True
+
+    def keep_messages(self, messages: Sequence[Message]) -> None:
+        """Each once: a telling that is larger replaces what was known."""
+        sums: dict[str, int] = {}
+        rows = []
+        for one in messages:
+            sums[one.uid] = sums.get(one.uid, 0) + one.grown().cost
+            flags = (int(one.unpriced), int(one.booked))
+            rows.append((one.key, one.uid, to_ms(one.at), one.model, *one.use, *flags))
+        changes = ", ".join(f"{name} = excluded.{name}" for name in _MESSAGE.split(", ")[4:])
+        self._db.executemany(
+            f"INSERT INTO messages ({_MESSAGE}) VALUES ({marks(13)}) "  # noqa: S608  # constants
+            f"ON CONFLICT (key) DO UPDATE SET {changes}",
+            rows,
+        )
+        self._db.executemany(
+            "INSERT INTO witnessed VALUES (?, ?) ON CONFLICT (uid) DO UPDATE SET "
+            "cost = witnessed.cost + excluded.cost",
+            list(sums.items()),
+        )
+
+    def _keep_lost(self, lost: Lost) -> None:
+        uses = None if lost.uses is None else msgspec.json.encode(dict(lost.uses)).decode()
+        told = msgspec.json.encode(dict(lost.told)).decode()
+        whose = (lost.fact, lost.uid, lost.process, lost.turn, lost.first, to_ms(lost.at))
+        self._db.execute(
+            "INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (fact) DO UPDATE SET "
+            "state = excluded.state, uses = excluded.uses, beyond = excluded.beyond",
+            (*whose, int(lost.notional), told, lost.state, uses, lost.beyond),
+        )
+
+    # reading
+
+    def followed(self) -> Iterator[Followed]:
+        for uid, conversation, cwd, path, since, booked in self._db.execute(
+            "SELECT uid, conversation, cwd, path, since, booked FROM followed"
+        ):
+            yield Followed(uid, conversation, cwd, path, from_ms(since), bool(booked))
+
+    def lost(self) -> Iterator[Lost]:
+        """What was not taken back: a later total may still cover it."""
+        for fact, uid, process, turn, first, at, notional, told, state, uses, beyond in self._db.execute(
+            "SELECT fact, uid, process, turn, first, at, notional, told, state, uses, beyond FROM lost "
+            "WHERE state <> 'covered' ORDER BY at"
+        ):
+            said = {} if uses is None else _uses.decode(uses)
+            streamed = {model: Use(*use) for model, use in _told.decode(told).items()}
+            whose = (fact, uid, process, turn, first, from_ms(at), bool(notional), streamed, state)
+            booked = {model: (Use(*use), priced) for model, (use, priced) in said.items()}
+            yield Lost(*whose, booked, beyond)
+
+    def sums(self) -> Iterator[Witnessed]:
+        for uid, cost in self._db.execute("SELECT uid, cost FROM witnessed"):
+            yield Witnessed(uid, cost)
+
+    def place(self, path: str) -> Place | None:
+        row = self._db.execute("SELECT inode, read_to FROM files WHERE path = ?", (path,)).fetchone()
+        return None if row is None else Place(*row)
+
+    def known(self, keys: Sequence[str]) -> Mapping[str, Message]:
+        found: dict[str, Message] = {}
+        for start in range(0, len(keys), _AT_ONCE):
+            some = keys[start : start + _AT_ONCE]
+            where = f"WHERE key IN ({marks(len(some))})"
+            found |= {one.key: one for one in self._messages(where, some)}
+        return found
+
+    def first(self, uid: str, message: str) -> datetime | None:
+        """When a session's message of this id began."""
+        row = self._db.execute(  # "/" ends the id in a key, and "0" follows it
+            "SELECT min(at) FROM messages WHERE uid = ? AND key >= ? AND key < ?",
+            (uid, f"{message}/", f"{message}0"),
+        ).fetchone()
+        return None if row[0] is None else from_ms(row[0])
+
+    def between(self, uid: str, first: datetime, last: datetime) -> list[Message]:
+        where = "WHERE uid = ? AND at >= ? AND at <= ? ORDER BY at, key"
+        return list(self._messages(where, (uid, to_ms(first), to_ms(last))))
+
+    def spent(self, uid: str, until: datetime) -> int | None:
+        row = self._db.execute(
+            "SELECT CAST(sum(cost) AS BIGINT) FROM messages WHERE uid = ? AND at <= ?", (uid, to_ms(until))
+        ).fetchone()
+        return None if row[0] is None else int(row[0])
+
+    def _messages(self, where: str, values: Sequence[object]) -> Iterable[Message]:
+        rows = self._db.execute(f"SELECT {_MESSAGE} FROM messages {where}", values)  # noqa: S608  # constants
+        for key, uid, at, model, *counts in rows:
+            use = Use(*counts[:7])
+            yield Message(key, uid, from_ms(at), model, use, bool(counts[7]), bool(counts[8]))

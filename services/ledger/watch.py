@@ -1,0 +1,110 @@
+"""Reads the transcripts of sessions whose costs are open, and hands what is new to the witness.
+
+Files are looked at, not watched for: a session is due for some seconds after each of its reports, and the
+others are left alone. Reading happens in a thread: a long conversation's transcript has a hundred megabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import trio  # noqa: TID251  # this is part of the shell
+
+from bus.effects import Effect
+from services.ledger.evidence import Followed, Read
+from services.ledger.files import Place, lines, start_of, transcript_files
+from services.ledger.transcripts import BrokenLineError, Call, read_line
+from services.ledger.witness import Witness
+
+READ_EVERY_S = 1.0
+
+Job = tuple[Path, int, Place]
+
+
+class Watch:
+    """``broken`` counts lines that could not be read."""
+
+    def __init__(
+        self,
+        witness: Witness,
+        *,
+        read: Callable[[str, Sequence[Read], datetime], Sequence[Effect]],
+        root: Path,
+        place: Callable[[str], Place | None],
+        act: Callable[[Sequence[Effect]], object],
+        now: Callable[[], datetime],
+        broken: Callable[[int], None],
+    ) -> None:
+        self._witness = witness
+        self._apply = read
+        self._root = root
+        self._place = place
+        self._act = act
+        self._now = now
+        self._broken = broken
+
+    async def run(self) -> None:
+        while True:
+            await trio.sleep(READ_EVERY_S)
+            for uid in self._witness.due():
+                await self._read(uid)
+
+    async def _read(self, uid: str) -> None:
+        found = []
+        for followed, jobs in self._open(uid):
+            read = await trio.to_thread.run_sync(read_files, jobs, followed.conversation)
+            found.append(self._counted(followed, *read))
+        self._act(self._apply(uid, found, self._now()))
+
+    def read_now(self, uid: str) -> None:
+        """The same, at once."""
+        found = [self._counted(f, *read_files(jobs, f.conversation)) for f, jobs in self._open(uid)]
+        self._act(self._apply(uid, found, self._now()))
+
+    def _counted(
+        self, followed: Followed, calls: list[Call], places: list[tuple[str, Place]], broken: int
+    ) -> Read:
+        self._broken(broken)
+        return followed.conversation, calls, places
+
+    def _open(self, uid: str) -> list[tuple[Followed, list[Job]]]:
+        found = [(followed, self._jobs(followed)) for followed in self._witness.conversations(uid)]
+        return [(followed, jobs) for followed, jobs in found if jobs]
+
+    def _jobs(self, followed: Followed) -> list[Job]:
+        jobs = []
+        for path in transcript_files(self._root, followed.cwd, followed.conversation, followed.path):
+            begin = start_of(path, self._place(str(path)))
+            if begin is not None:
+                jobs.append((path, *begin))
+        return jobs
+
+
+def read_files(jobs: Sequence[Job], conversation: str) -> tuple[list[Call], list[tuple[str, Place]], int]:
+    """What is new in the files of a conversation, and how far each is read: to its last whole line."""
+    calls: list[Call] = []
+    places: list[tuple[str, Place]] = []
+    broken = 0
+    for path, start, place in jobs:
+        end = start
+        own = path.stem == conversation or path.parent.name == "subagents"
+        try:
+            for line in lines(path, start):
+                if not line.whole:
+                    break
+                end = line.end
+                try:
+                    call = None if line.data is None else read_line(line.data)
+                except BrokenLineError:
+                    broken += 1
+                    continue
+                broken += line.data is None
+                if call is not None and (own or call.conversation == conversation):
+                    calls.append(call)
+        except OSError:
+            continue  # it vanished: next time
+        if end != start or start == 0:
+            places.append((str(path), Place(place.inode, end)))
+    return calls, places, broken

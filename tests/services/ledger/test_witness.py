@@ -1,0 +1,192 @@
+"""The second witness: what is booked from transcripts, taken back, compared. On both databases."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from bus import messages as m
+from bus.effects import Effect, Publish
+from services.ledger.database import Database
+from services.ledger.files import Place
+from services.ledger.model import Use
+from services.ledger.transcripts import Call
+from tests.services.ledger.support import OPUS, START, UID, World, fact_of
+
+CALL = 4_000_000 + 2 * 20_000_000  # one token in, two out
+
+
+@pytest.fixture
+def world(database: Database) -> World:
+    made = World(database=database)
+    made.open()
+    follow(made)
+    return made
+
+
+def follow(world: World, conversation: str = "c1", uid: str = UID, **more: Any) -> None:
+    data = m.ConversationFollowed(session="web", conversation=conversation, cwd="/work", since=START, **more)
+    world.fact(fact_of(f"conv-{uid}-{conversation}", "conversation", data, world.now, uid))
+
+
+def lost(world: World, first: str, turn: int = 1, process: int = 1, **more: Any) -> None:
+    data = m.CostUnreported(session="web", process=process, turn=turn, conversation="c1", first=first, **more)
+    world.fact(fact_of(f"lost-{process}-{first}", "unreported", data, world.now))
+
+
+def call(name: str, at: datetime, *, model: str = OPUS, output: int = 2, w1: int = 0) -> Call:
+    use = Use(0, 1, output, 0, w1, 0, w1)
+    return Call(f"{name}/r", int(at.timestamp() * 1000), model, use, 0, "c1", "/work", None)
+
+
+def read(world: World, *calls: Call, uid: str = UID, conversation: str = "c1") -> list[Effect]:
+    place = ("/transcript", Place(1, 1))
+    effects = world.act(world.ledger.read(uid, [(conversation, list(calls), [place])], world.now))
+    return [*effects, *world.act(world.ledger.read(uid, [], world.now))]
+
+
+def drifts(world: World) -> list[str]:
+    said = [effect.payload for effect in world.said if isinstance(effect, Publish)]
+    return [one.reason for one in said if isinstance(one, m.LedgerEvent) and one.action == "drift"]
+
+
+def pico(usd: float | None) -> int:
+    return round((usd or 0) * 10**12)
+
+
+def test_what_a_killed_agent_could_not_report(world: World) -> None:
+    world.cost(1, "0.000044")
+    world.later(10)
+    lost(world, "b")
+    calls = [call("a", START), call("b", START + timedelta(seconds=3)), call("c", world.now)]
+    read(world, *calls, call("next", world.now + timedelta(seconds=1)))
+    found = world.session()
+    assert (pico(found.spent_usd), pico(found.estimated_usd), found.turns) == (3 * CALL, 2 * CALL, 1)
+    assert pico(found.witnesses.agent_usd) == CALL
+    read(world, *calls)
+    world.restart()
+    assert world.session().spent_usd == found.spent_usd
+    assert world.session().witnesses.transcript_usd == 4 * CALL / 10**12
+    assert world.ledger.witness.due() == []
+
+
+def test_what_had_only_been_streamed_is_booked_as_well(world: World) -> None:
+    told = m.RunningUsage(input=3, output=6, cache_write_1h=1)
+    lost(world, "a", turn=0, usage={OPUS: told})
+    read(world, call("a", START))
+    assert world.session().spent_usd == 0, "the agent may still be writing"
+    world.later(4)
+    read(world)
+    assert pico(world.session().spent_usd) == 3 * CALL + 8_000_000
+    world.restart()
+    (one,) = world.evidence.lost()
+    assert (one.state, one.beyond) == ("booked", 2 * CALL + 8_000_000)
+
+
+def test_a_later_total_takes_the_estimate_back(world: World) -> None:
+    world.cost(1, "0.000044")
+    world.later(1)
+    lost(world, "b")
+    read(world, call("a", START), call("b", world.now))
+    assert pico(world.session().spent_usd) == 2 * CALL
+    world.restart()
+    world.cost(2, "0.000088")  # its last frames were read late
+    assert pico(world.session().spent_usd) == 2 * CALL
+    assert world.session().estimated_usd == 0
+    world.restart()
+    assert pico(world.session().spent_usd) == 2 * CALL
+    assert world.store.derived_agrees()
+    world.cost(3, "0.000132")
+    assert pico(world.session().spent_usd) == 3 * CALL
+
+
+def test_another_process_takes_nothing_back(world: World) -> None:
+    lost(world, "a", turn=0)
+    read(world, call("a", START))
+    world.cost(1, "1", process=2)
+    assert pico(world.session().spent_usd) == CALL + 10**12
+
+
+def test_a_transcript_that_never_comes(world: World) -> None:
+    lost(world, "a")
+    world.later(60)
+    read(world, call("other", world.now))
+    assert world.ledger.witness.due() == [UID]
+    world.later(70)
+    read(world)
+    assert world.session().spent_usd == 0
+    assert "no transcript" in drifts(world)[0]
+    assert world.ledger.witness.due() == []
+
+
+def test_a_call_belongs_to_one_session(world: World) -> None:
+    other = "01JE0000000000000000000000"
+    world.open(uid=other, session="other")
+    follow(world, uid=other)
+    read(world, call("old", START - timedelta(seconds=1)), call("a", START))
+    assert pico(world.session().witnesses.transcript_usd) == CALL
+    read(world, call("a", START), uid=other)
+    assert world.session("other").witnesses.transcript_usd is None
+    read(world, call("a", START, output=3))  # a larger telling
+    assert pico(world.session().witnesses.transcript_usd) == CALL + 20_000_000
+    read(world, call("a", START, output=1))
+    assert pico(world.session().witnesses.transcript_usd) == CALL + 20_000_000
+    world.restart()
+    assert pico(world.session().witnesses.transcript_usd) == CALL + 20_000_000
+    assert pico(world.total().witnesses.transcript_usd) == CALL + 20_000_000
+
+
+def test_an_agent_that_reports_nothing_is_booked_from_its_transcript(world: World) -> None:
+    follow(world, "c2", booked=True)
+    read(world, call("a", START), call("x", START, model="my-model"), conversation="c2")
+    read(world, call("a", START, output=3), conversation="c2")
+    found = world.session()
+    assert (pico(found.spent_usd), found.turns, found.unpriced) == (CALL + 20_000_000, 2, ["my-model"])
+    assert found.estimated_usd == found.spent_usd
+    assert [row[2] for row in world.rows()] == [CALL, 0, 20_000_000]  # a correction is a new row
+    read(world, call("a", START, output=3), conversation="c2")
+    world.restart()
+    assert world.session().spent_usd == found.spent_usd
+
+
+@pytest.mark.parametrize(
+    ("total", "calls", "cause"),
+    [
+        ("0.000044", [call("a", START)], None),
+        ("0.0000443", [call("a", START)], None),  # less than 1 %
+        ("0.000088", [call("a", START)], "stand in no transcript"),
+        ("0.000044", [call("a", START), call("b", START)], "agent does not count"),
+        ("0.005044", [call("a", START, w1=1000)], "1-hour cache writes"),
+        ("0.000044", [call("a", START), call("b", START, model="my-model")], None),
+        ("0.1", [call("a", START), call("b", START, model="my-model")], "no price for my-model"),
+    ],
+)
+def test_drift_and_its_cause(world: World, total: str, calls: list[Call], cause: str | None) -> None:
+    world.cost(1, total)
+    read(world, *calls, call("next turn", world.now + timedelta(seconds=2)))
+    assert drifts(world) == []  # the agent may still be writing
+    world.later(4)
+    read(world)
+    found = world.session()
+    assert (cause or "-") in (found.drift_cause or "-")
+    assert len(drifts(world)) == (cause is not None)
+    if cause is not None:
+        seen = sum(world.evidence.spent(UID, START) or 0 for _ in [0])
+        assert pico(found.drift_usd) == round(float(total) * 10**12) - seen
+        assert found.drift_usd == world.total().drift_usd
+        world.cost(2, total)
+        world.later(4)
+        read(world)
+        assert len(drifts(world)) == 1  # said once
+
+
+def test_times_of_other_zones_and_clocks_set_back(world: World) -> None:
+    """A message from "before" the session is not its; nothing else depends on clocks."""
+    world.now = START - timedelta(hours=2)
+    world.cost(1, "0.000044")
+    world.later(4)
+    read(world, call("a", datetime(2026, 11, 21, 9, 59, tzinfo=UTC)))
+    assert world.session().witnesses.transcript_usd is None
+    assert pico(world.session().spent_usd) == CALL
