@@ -1,4 +1,4 @@
-"""Verbs about money: cost, budget."""
+"""The verb about what was spent; `budget` has the one about what may be."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from argparse import Namespace
 from bus import messages as m
 from bus import topics as t
 from bus.errors import RefusedError
-from services.cli import view
+from services.cli import budget, view
 from services.cli.line import World, connected
 from services.cli.out import say, say_json
-from services.cli.sessions import _asked
-from services.cli.text import one_line, span, usd
+from services.cli.text import one_line
 
 
 async def cost(world: World, args: Namespace) -> int:
@@ -34,24 +33,6 @@ async def cost(world: World, args: Namespace) -> int:
     say(view.costs(total if args.name is None else None, rows))
     if any(row.notional for row in rows):
         say("* paid by a subscription: what it would have cost")
-    for row in rows:
-        if row.exhausted_at is not None:
-            left = span((row.exhausted_at - world.now()).total_seconds())
-            say(f"{one_line(row.session)}: at this rate its budget is spent in {left}.")
-    return 0
-
-
-async def budget(world: World, args: Namespace) -> int:
-    command = m.SetBudget(budget_usd=args.usd)
-    async with connected(world) as line:
-        if args.node:
-            result = await line.ask(t.LEDGER_BUDGET, command, period=args.name)
-        else:
-            result = await _asked(line, args.name, t.LEDGER_SESSION_BUDGET, command)
-    if world.json:
-        say_json(result)
-    else:
-        of = f"this node ({args.name})" if args.node else f"session {one_line(args.name)}"
-        said = "has no budget any more" if args.usd is None else f"may spend {usd(args.usd)} in all"
-        say(f"{of[0].upper()}{of[1:]} {said}.")
+    for text in budget.lines(total if args.name is None else None, rows, world.now()):
+        say(text)
     return 0

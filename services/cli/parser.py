@@ -13,7 +13,19 @@ from typing import NoReturn
 import msgspec
 
 from bus import messages as m
-from services.cli import approvals, complete, doctor, hooks, money, policy, sessions, system, users, watch
+from services.cli import (
+    approvals,
+    budget,
+    complete,
+    doctor,
+    hooks,
+    money,
+    policy,
+    sessions,
+    system,
+    users,
+    watch,
+)
 from services.cli.line import World
 
 Verb = Callable[[World, argparse.Namespace], Awaitable[int]]
@@ -188,12 +200,19 @@ def _remember(parser: argparse.ArgumentParser) -> None:
 
 def _money(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _session(_verb(verbs, "cost", money.cost, "Show what sessions cost."), optional=True)
-    budget = _verb(verbs, "budget", money.budget, "Set or lift a budget.")
-    _session(budget)
-    budget.add_argument("usd", type=_usd, metavar="USD", help="in all, in dollars; `none` lifts it")
-    budget.add_argument(
-        "--node", action="store_true", help="NAME is a period of the whole node: total, day, week or month"
+    limit = _verb(
+        verbs, "budget", budget.budget, "Set, lift or show budgets: `budget NAME USD`, `--day USD`."
     )
+    _session(limit, optional=True)
+    limit.add_argument(
+        "usd", type=_usd, nargs="?", default=msgspec.UNSET, metavar="USD", help="in all; `none` lifts it"
+    )
+    for period in budget.PERIODS:
+        limit.add_argument(
+            f"--{period}", type=_usd, default=msgspec.UNSET, metavar="USD",
+            help="for all sessions of this node" + ("" if period == "total" else f" in a {period}"),
+        )  # fmt: skip
+    limit.add_argument("--node", action="store_true", help="NAME is a period of this node, as above")
 
 
 def _system(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

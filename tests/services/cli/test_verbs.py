@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -396,6 +397,60 @@ def test_budget(stage: Stage) -> None:
         assert stage.asked[-1][1]["budget_usd"] is None
         for wrong in ("much", "-1", "nan", "inf"):
             assert (await stage.pointsman("budget", "demo", wrong)).code == 2
+        assert (await stage.pointsman("budget", "demo", "--day", "5")).code == 2
+        assert (await stage.pointsman("budget", "year", "5", "--node")).code == 2
+
+    play(stage, body)
+
+
+def test_budgets_of_the_node_and_what_is_left(stage: Stage) -> None:
+    async def body(stage: Stage) -> None:
+        day = m.Period(spent_usd=1.5, budget_usd=20.0, remaining_usd=18.5, level="abundant", since=NOW)
+        stage.on(t.LEDGER_BUDGET, {"periods": {"day": msgspec.to_builtins(day)}})
+        stage.on(t.LEDGER_SESSION_BUDGET, {"remaining_usd": 0.0, "level": "exhausted"})
+        result = await stage.pointsman("budget", "demo", "1", "--day", "20", "--month", "none")
+        assert result.out.splitlines() == [
+            "This node (day) may spend $20.00 in all. $18.50 are left.",
+            "This node (month) has no budget any more.",
+            "Session demo may spend $1.00 in all. All of it is spent.",
+        ]
+        assert [topic for topic, _ in stage.asked] == [
+            "ledger/budgets/day", "ledger/budgets/month", "ledger/sessions/demo/budget",
+        ]  # fmt: skip
+
+    play(stage, body)
+
+
+def test_showing_budgets(stage: Stage) -> None:
+    async def body(stage: Stage) -> None:
+        spent = cost("web", spent_usd=9.0, running_usd=1.5, remaining_usd=0.0, level="exhausted")
+        soon, later = NOW + timedelta(minutes=30), NOW + timedelta(hours=2)
+        burning = cost(exhausted_at=NOW + timedelta(hours=1), exhausted_between=(soon, later))
+        for row in (spent, burning):
+            stage.say(t.LEDGER_SESSION, row, session=row.session)
+        day = m.Period(spent_usd=10.0, budget_usd=20.0, remaining_usd=8.5, level="moderate", since=NOW)
+        week = m.Period(spent_usd=10.0, budget_usd=None, since=NOW)
+        limit = m.LimitWindow(window="five_hour", utilization=0.91, resets_at=later)
+        stage.say(
+            t.LEDGER_TOTAL,
+            msgspec.structs.replace(total(), periods={"day": day, "week": week}, limits=[limit]),
+        )
+        result = await stage.pointsman("budget")
+        assert result.out.splitlines() == [
+            "demo: $0.0162 of $10.00 spent, $9.98 left (abundant).",
+            "web: $10.50 of $10.00 spent, $0.00 left (exhausted).",
+            "demo: at this rate its budget is spent in 1 h (between 30 min and 2 h).",
+            "web: its budget is spent; raise it with `pointsman budget web USD`.",
+            "This node today: $11.50 of $20.00 spent, $8.50 left (moderate).",
+            "Usage limit five_hour: 91% used, reset in 2 h.",
+        ]
+        costs = (await stage.pointsman("cost")).out
+        assert all(line in costs for line in result.out.splitlines()[2:])
+        shown = (await stage.pointsman("budget", "--json")).json
+        assert shown["periods"]["day"]["remaining_usd"] == 8.5
+        assert [row["level"] for row in shown["sessions"]] == ["abundant", "exhausted"]
+        assert (await stage.pointsman("budget", "nobody")).code == 1
+        assert (await stage.pointsman("budget", "web")).out.startswith("web: $10.50 of $10.00 spent")
 
     play(stage, body)
 
