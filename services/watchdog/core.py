@@ -88,7 +88,7 @@ class Watchdog:
         self._sessions: dict[str, int] = {}
         self._breaker = Breaker(node.memory_budget_bytes, node.started_at)
         self.fleet = Fleet(node.limits)
-        self._repairs = Repairs()
+        self.repairs = Repairs()
         self._used = Used({}, {})
         self._shown: dict[str, float] = {}  # session → when its resources were said (monotonic)
         self._told: list[Effect] = []  # to be said with the next tick
@@ -115,7 +115,7 @@ class Watchdog:
             return
         if not retained:
             pulse.beats(health, mono, age_s=None)
-            self._told += self._repairs.beats(service, health.pid, mono, now)
+            self._told += self.repairs.beats(service, health.pid, mono, now)
         elif health.at.tzinfo is not None:
             pulse.beats(health, mono, age_s=(now - health.at).total_seconds())
 
@@ -149,7 +149,7 @@ class Watchdog:
         self._last_tick = mono
         effects, self._told = self._told, []
         effects += self._missed(mono, now)
-        effects += self._repairs.stale(self._hung(world, mono), mono, now)
+        effects += self.repairs.silent(self._silent(world, mono), mono, now)
         effects += self._disk(world.disk_free_bytes, now)
         effects += self._memory(world, mono, now)
         health = self._judge(world, mono, now)
@@ -194,13 +194,13 @@ class Watchdog:
         reason = f"{free // (1 << 20)} MiB free on the disk of the home"
         return [Publish(t.WATCHDOG_EVENTS, m.WatchdogEvent(at=now, action="disk_low", reason=reason))]
 
-    def _hung(self, world: World, mono: float) -> dict[str, tuple[int, str]]:
-        """The services that are stale, with the pid of their last heartbeat."""
+    def _silent(self, world: World, mono: float) -> dict[str, tuple[int, str]]:
+        """The services that have been silent for too long, with the pid of their last heartbeat."""
         found: dict[str, tuple[int, str]] = {}
         if world.listening and mono - self._node.started_mono >= STALE_S:
             for name, pulse in self._pulses.items():
-                if pulse.verdict(mono) is Verdict.STALE and pulse.health is not None:
-                    found[name] = pulse.health.pid, f"no heartbeat for {pulse.silence(mono):.0f} s: it hangs"
+                if pulse.silence(mono) >= STALE_S and pulse.health is not None:
+                    found[name] = pulse.health.pid, f"no heartbeat for {pulse.silence(mono):.0f} s: it hung"
         return found
 
     def _memory(self, world: World, mono: float, now: datetime) -> list[Effect]:

@@ -1,9 +1,10 @@
 """When a service is started again, and when it is left alone. Pure.
 
-A service that is stale (`pulse`) hangs, or is cut off for good: it is ended, and supervisord starts it anew.
-That is done `RESTARTS` times within `RESTARTS_S` at most; one that hangs again and again needs a person, who
-is told once (``crash_loop``). The same is told of one that supervisord starts again and again: `STARTS`
-different processes within `STARTS_S`.
+A service that has been silent for so long (`pulse`) hangs, or is cut off for good; whether its last word was
+"offline" says nothing, for the broker gives a hung client up as well. It is ended, if its process is there at
+all, and supervisord starts it anew. That is done `RESTARTS` times within `RESTARTS_S` at most; one that hangs
+again and again needs a person, who is told once (``crash_loop``). The same is told of one that supervisord
+starts again and again: `STARTS` different processes within `STARTS_S`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Restart(Do):
 class _Patient:
     pid: int = 0
     starts: list[float] = field(default_factory=list)  # monotonic
+    tried: float | None = None
     restarts: list[float] = field(default_factory=list)
     told: bool = False
 
@@ -62,17 +64,16 @@ class Repairs:
         )
         return [_event(now, "crash_loop", service, reason)]
 
-    def stale(self, services: Mapping[str, tuple[int, str]], mono: float, now: datetime) -> list[Effect]:
-        """``services``: name → (pid, why) of those that hang now."""
+    def silent(self, services: Mapping[str, tuple[int, str]], mono: float, now: datetime) -> list[Effect]:
+        """``services``: name → (pid, why) of those that are silent now. What was ended is told by `ended`."""
         effects: list[Effect] = []
         for service, (pid, why) in services.items():
             patient = self._patients.setdefault(service, _Patient())
             patient.restarts = [at for at in patient.restarts if mono - at < RESTARTS_S]
-            if patient.restarts and mono - patient.restarts[-1] < SETTLES_S:
+            if patient.tried is not None and mono - patient.tried < SETTLES_S:
                 continue
             if len(patient.restarts) < RESTARTS:
-                patient.restarts.append(mono)
-                patient.told = False
+                patient.tried, patient.told = mono, False
                 effects.append(Restart(service, pid, why))
             elif not patient.told:
                 patient.told = True
@@ -81,10 +82,10 @@ class Repairs:
                 effects.append(_event(now, "crash_loop", service, reason))
         return effects
 
-
-def restarted(effect: Restart, now: datetime) -> Effect:
-    """The hung process was ended."""
-    return _event(now, "service_restarted", effect.service, effect.reason)
+    def ended(self, effect: Restart, mono: float, now: datetime) -> list[Effect]:
+        """The process was there, and was ended."""
+        self._patients.setdefault(effect.service, _Patient()).restarts.append(mono)
+        return [_event(now, "service_restarted", effect.service, effect.reason)]
 
 
 def _event(now: datetime, action: str, service: str, reason: str) -> Effect:

@@ -31,7 +31,7 @@ from services.watchdog.fleet import Limits, Sweep
 from services.watchdog.memory import Sampler, memory_limit
 from services.watchdog.processes import kill_all, kill_service, supervised
 from services.watchdog.pulse import Verdict
-from services.watchdog.repairs import Restart, restarted
+from services.watchdog.repairs import Restart
 
 TICK_S = 1.0
 SAMPLE_TICKS = 2  # memory is measured every other tick
@@ -154,9 +154,9 @@ class Shell:
             if problem is None:
                 log.warning("hung service ended", name=effect.service, pid=effect.pid, reason=effect.reason)
                 self._restarts.labels(effect.service if effect.service in SERVICES else "other").inc()
-                self.station.act([restarted(effect, self._context.now())])
+                self.station.act(self.watchdog.repairs.ended(effect, self.mono, self._context.now()))
             else:
-                log.warning("hung service not ended", name=effect.service, pid=effect.pid, reason=problem)
+                log.info("silent service not ended", name=effect.service, pid=effect.pid, reason=problem)
         elif isinstance(effect, Sweep):
             ended = kill_all(effect.members)
             log.info("swept after an agent", session=effect.session, ended=ended)
