@@ -1,8 +1,8 @@
 """watchdog: whether all is well on this node, seen from the outside of every service; and first aid.
 
 Reads
-    ``services/+/status`` and ``services/+/health`` (heartbeats), ``sessions/index``, ``sessions/+/state``; the
-    home's ``endpoints.json`` and free disk space; the memory of our processes (``/proc``).
+    ``services/+/status`` and ``services/+/health`` (heartbeats), ``sessions/index``, ``sessions/+/state``;
+    the home's ``endpoints.json`` and free disk space; the memory of our processes (``/proc``).
 Writes
     ``health`` (on change, and every 10 s), ``info``, ``breaker``, ``sessions/<s>/resources`` (snapshots);
     ``watchdog/events``; answers ``internal/watchdog/admit``; asks ingest to hibernate and to evict.
