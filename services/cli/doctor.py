@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bus import messages as m
 from bus import topics as t
 from bus.errors import BusDownError
 from services.cli import view
@@ -23,6 +24,7 @@ from services.cli.text import one_line
 
 MIN_PYTHON = (3, 11)
 RUN_TIMEOUT_S = 30.0
+HOOKED_FROM = (2, 1, 119)  # from here on the user's settings cannot keep our hooks from deciding (measured)
 MANAGED_FROM, SDK_URL_UP_TO = (2, 1, 42), (2, 1, 120)  # as services.tmux.agents has them; a test compares
 
 
@@ -105,7 +107,13 @@ def _claude(world: World) -> Check:
     ]
     if "managed" not in kinds:
         return Check("claude", "missing", f"{said}: too old for managed sessions", "claude update")
-    return Check("claude", "ok", f"{said} ({found}); kinds of session: {', '.join(kinds)}")
+    text = f"{said} ({found}); kinds of session: {', '.join(kinds)}"
+    if version < HOOKED_FROM:
+        mend = (
+            "claude update: with `disableAllHooks` in its settings, rules reach only what this version asks"
+        )
+        return Check("claude", "warn", text, mend)
+    return Check("claude", "ok", text)
 
 
 def _first_line(argv: list[str]) -> str:
@@ -168,6 +176,7 @@ async def _services(world: World) -> list[Check]:
     try:
         async with connected(world) as line:
             found = await line.read(t.SERVICE_HEALTH, complete=all_services, sentinel=False)
+            states = (await line.read(t.SESSION_STATE)).all(t.SESSION_STATE, m.SessionState)
     except BusDownError as error:
         return [Check("services", "missing", f"the bus cannot be reached: {error}", "make run")]
     except BaseExceptionGroup as group:
@@ -176,8 +185,22 @@ async def _services(world: World) -> list[Check]:
             raise
         return [Check("services", "missing", f"the bus cannot be reached: {down.exceptions[0]}", "make run")]
     return [
-        Check(name, "ok", "online")
-        if service["status"] == "online"
-        else Check(name, "missing", str(service["status"]), f"pointsman logs {name}")
-        for name, service in judge(found, world.now()).items()
+        *(
+            Check(name, "ok", "online")
+            if service["status"] == "online"
+            else Check(name, "missing", str(service["status"]), f"pointsman logs {name}")
+            for name, service in judge(found, world.now()).items()
+        ),
+        *_policy(states),
     ]
+
+
+def _policy(states: list[m.SessionState]) -> Iterator[Check]:
+    """Sessions in which the policy's rules do not reach every tool call."""
+    living = [state for state in states if state.status not in view.GONE]
+    short = [f"{one_line(s.session)} ({one_line(s.enforcement)})" for s in living if s.enforcement != "full"]
+    if short:
+        mend = "docs/policy.md says what that means; `managed` sessions are reached in full"
+        yield Check("policy", "warn", f"rules do not reach every tool call of {', '.join(short)}", mend)
+    elif living:
+        yield Check("policy", "ok", "rules reach every tool call")

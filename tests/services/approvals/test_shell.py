@@ -36,9 +36,11 @@ class Stack:
 
     def __init__(self, path: Path) -> None:
         self.home = Home(path / "home")
-        self.config = load_config(
-            {"HOME": str(path), "POINTSMAN_HOME": str(path / "home"), "POINTSMAN_NODE_NAME": "node"}
-        )
+        self.environ = {
+            "HOME": str(path), "POINTSMAN_HOME": str(path / "home"), "POINTSMAN_NODE_NAME": "node"
+        }  # fmt: skip
+        self.config = load_config(self.environ)
+        self.file = path / ".config/pointsman/config.toml"
         self.broker = MemoryBroker()
         self.ingest = self.broker.client(service="ingest")
         self.ingest.subscribe(t.ACKS)
@@ -47,6 +49,12 @@ class Stack:
 
     def now(self) -> datetime:
         return START + timedelta(seconds=trio.current_time()) + self.ahead
+
+    def configure(self, text: str) -> None:
+        """What stands in the configuration file."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(text)
+        self.config = load_config(self.environ)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Shell]:
@@ -64,7 +72,7 @@ class Stack:
             errors=Counter("pointsman_errors", "errors", ["code"], registry=self.registry),
             now=self.now,
         )
-        shell = Shell(context)
+        shell = Shell(context, self.environ)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(shell.run)
             await settle()
