@@ -1,12 +1,15 @@
-"""How dangerous a tool call is: first assessment, by tool and by what stands literally in its input.
+"""How dangerous a tool call is, and why, in words for a person. Pure: what it sees of the world is handed in.
 
-It does not parse shell commands yet, so every command counts as high; it follows no symbolic links and sees
-no path that a command puts together. It errs towards asking: what it does not know is high, what it
-cannot read is critical. `assess` is the whole interface: a deeper assessment takes its place and nothing
-else changes.
+`assess` is the whole interface of the gate. Shell commands are parsed (`commands`, from the syntax tree of shfmt) and held
+against a knowledge base (`known/*.toml`, `judge`, `checks`); paths are judged as they are written and as they are behind
+symbolic links (`paths`). It errs towards asking: a command that it does not know is high, as is what cannot be
+parsed; anything that is not plain literal text is at least medium.
 
-For rules by parsed command: `services.approvals.danger.commands.read(text, sight, cwd)` gives the `Shell` of
-a command line: ``commands`` (each with ``words``, ``argv``, ``name``, ``via``, ``str()``), ``redirects``,
+What ``low`` means: what a user may let run without being asked. It reads, or builds, tests and formats the project, or changes
+what can be taken back, within the working directory. It may run the project's own code, which does what stands in it.
+
+For rules by parsed command: `services.approvals.danger.commands.read(text, sight, cwd)` gives the `Shell` of a
+command line: ``commands`` (each with ``words``, ``argv``, ``name``, ``via``, ``str()``), ``redirects``,
 ``findings`` and ``whole``; its docstring says what a rule that allows, or denies, must look at.
 """
 
@@ -18,20 +21,26 @@ from collections.abc import Iterator
 from typing import Any
 
 from bus.messages import Danger, level_rank
+from services.approvals.danger import judge, paths
+from services.approvals.danger.known import Mode
+from services.approvals.danger.paths import Finding, Ground
 from services.approvals.danger.sight import BLIND, Sight
 from services.approvals.reading import Parsed
 
-# tool → level, reason, impact. Tools of Claude Code 2.1; anything else is high.
-_READS = ("low", "reads files and changes nothing", "The agent sees what stands in them.")
-_WRITES = ("medium", "changes a file", "The file's present content is replaced.")
-_NET = (
+# Tools of Claude Code 2.1; anything else is high.
+_READS = Finding("low", "reads files and changes nothing", "The agent sees what stands in them.")
+_WRITES = Finding("medium", "changes a file", "The file's present content is replaced.")
+_NET = Finding(
     "medium",
     "talks to the network",
     "What the agent sends leaves this machine, and what comes back steers it.",
 )
-_INWARD = ("low", "keeps the agent's own notes", "Nothing outside the agent changes.")
-_COMMAND = ("high", "runs a shell command", "A command can do anything that you can do on this machine.")
-_TOOLS: dict[str, tuple[str, str, str]] = {
+_INWARD = Finding("low", "keeps the agent's own notes", "Nothing outside the agent changes.")
+_SUBAGENT = Finding(
+    "medium", "starts a subagent", "It spends money; its own tool calls are asked about one by one."
+)
+_INSTRUCTED = Finding("medium", "follows instructions from a file", "What the file says steers the agent.")
+_TOOLS: dict[str, Finding] = {
     "Read": _READS,
     "Glob": _READS,
     "Grep": _READS,
@@ -39,85 +48,106 @@ _TOOLS: dict[str, tuple[str, str, str]] = {
     "NotebookRead": _READS,
     "TodoWrite": _INWARD,
     "TodoRead": _INWARD,
-    "BashOutput": ("low", "reads what a running command has said", "Nothing changes."),
+    "BashOutput": Finding("low", "reads what a running command has said", "Nothing changes."),
     "Write": _WRITES,
     "Edit": _WRITES,
     "MultiEdit": _WRITES,
     "NotebookEdit": _WRITES,
     "WebFetch": _NET,
     "WebSearch": _NET,
-    "Task": (
-        "medium",
-        "starts a subagent",
-        "It spends money; its own tool calls are asked about one by one.",
+    "Task": _SUBAGENT,
+    "Agent": _SUBAGENT,
+    "Skill": _INSTRUCTED,
+    "SlashCommand": _INSTRUCTED,
+    "KillShell": Finding("medium", "ends a running command", "What it was doing stays half done."),
+    "AskUserQuestion": Finding("low", "asks you something", "The agent goes on with your answer."),
+    "ExitPlanMode": Finding(
+        "medium", "wants to carry out its plan", "The agent leaves plan mode and begins to act."
     ),
-    "Agent": (
-        "medium",
-        "starts a subagent",
-        "It spends money; its own tool calls are asked about one by one.",
-    ),
-    "Skill": ("medium", "follows instructions from a file", "What the file says steers the agent."),
-    "SlashCommand": ("medium", "follows instructions from a file", "What the file says steers the agent."),
-    "KillShell": ("medium", "ends a running command", "What it was doing stays half done."),
-    "AskUserQuestion": ("low", "asks you something", "The agent goes on with your answer."),
-    "ExitPlanMode": (
-        "medium",
-        "wants to carry out its plan",
-        "The agent leaves plan mode and begins to act.",
-    ),
-    "Bash": _COMMAND,
+    "Bash": Finding("low", "runs a shell command", "It does what it says."),
 }
-_UNKNOWN = ("high", "is a tool that Pointsman does not know", "It can do whatever its maker made it do.")
-_HOME = (
-    "critical",
-    "reaches into Pointsman's own home",
-    "It can read the keys that approvals rest on, or change them.",
+_UNKNOWN = Finding(
+    "high", "is a tool that Pointsman does not know", "It can do whatever its maker made it do."
 )
-_SECRETS = (
-    "high",
-    "touches keys, credentials or start-up files",
-    "It can give away secrets, or run with your next login.",
+_HOME_IMPACT = "It can read the keys that approvals rest on, or change them."
+_HOME = Finding("critical", "reaches into Pointsman's own home", _HOME_IMPACT)
+_ABOVE_HOME = Finding("high", "searches a tree that holds Pointsman's own home", _HOME_IMPACT)
+_HIDDEN = Finding(
+    "high", "holds invisible or direction-changing characters", "What you read may not be what runs."
 )
-_HIDDEN = ("high", "holds invisible or direction-changing characters", "What you read may not be what runs.")
 _DOUBT = ("high", "is not what it seems", "What you read may not be what runs.")
 _UNREADABLE = ("critical", "cannot be read", "Nobody can say what would run.")
 
 _SEARCHES = ("Grep", "Glob", "LS")
 _PATHS = ("file_path", "notebook_path", "path")
-_SENSITIVE = re.compile(
-    r"(?:^|/)(?:\.ssh|\.gnupg|\.aws|\.kube|\.git|\.docker|\.netrc|\.npmrc|\.pypirc|\.env(?:\.[\w.-]+)?|\.bashrc|\.zshrc"
-    r"|\.profile|\.bash_profile|\.zprofile|\.zshenv|id_(?:rsa|dsa|ecdsa|ed25519)|[^/]*\.(?:pem|key|p12|pfx)"
-    r"|\.claude|credentials(?:\.json)?)(?:/|$)"
-    r"|^/proc/[^/]+/(?:task/[^/]+/)?(?:environ|mem|fd|root|cwd)(?:/|$)"  # others' secrets, or a way around
-)
+_MODES: dict[str, Mode] = {
+    "Read": "read",
+    "NotebookRead": "read",
+    "Grep": "read",
+    "Glob": "list",
+    "LS": "list",
+    "Write": "write",
+    "Edit": "write",
+    "MultiEdit": "write",
+    "NotebookEdit": "write",
+}
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
 _WORDS = re.compile(r"[^\s'\"`=:;|&<>(){},]+")
 
 
 def assess(tool: str, parsed: Parsed, cwd: str, home: str, sight: Sight = BLIND) -> Danger:
     """The worst of what is known about this call. ``home`` is Pointsman's own, an absolute path."""
-    found = [_TOOLS.get(tool, _UNKNOWN)]
+    ground = Ground(posixpath.normpath(cwd or "/"), posixpath.normpath(home), sight)
+    found = list(_of_any_tool(tool, parsed, ground))
+    found += _of_paths(tool, parsed.value, ground)
+    if tool == "Bash":
+        found += _of_shell(parsed.value, ground)
+    worst = max(found, key=lambda finding: level_rank(finding.level))  # the first of the worst
+    others = {one.reason for one in found if one.level == worst.level} - {worst.reason}
+    more = f"; and {len(others)} more" if others and worst.level != "low" else ""
+    return Danger(level=worst.level, reason=f"{tool} {worst.reason}{more}", impact=worst.impact)
+
+
+def _of_any_tool(tool: str, parsed: Parsed, ground: Ground) -> Iterator[Finding]:
+    if tool != "Bash":
+        yield _TOOLS.get(tool, _UNKNOWN)
     if parsed.doubt is not None:
         level, reason, impact = _DOUBT if parsed.value else _UNREADABLE
-        found.append((level, f"{reason}: {parsed.doubt}", impact))
-    spellings = _spellings(home)
+        yield Finding(level, f"{reason}: {parsed.doubt}", impact)
+    spellings = _spellings(ground.home)
     for text in _texts(parsed.value):
         if _INVISIBLE.search(text):
-            found.append(_HIDDEN)
-        if any(spelling in text for spelling in spellings) or _leads_there(text, cwd, home):
-            found.append(_HOME)
+            yield _HIDDEN
+        if any(spelling in text for spelling in spellings) or _leads_there(text, ground):
+            yield _HOME
+    if paths.inside(ground.cwd, ground.home):
+        yield _HOME
+
+
+def _of_paths(tool: str, value: dict[str, Any], ground: Ground) -> Iterator[Finding]:
+    mode = _MODES.get(tool, "none")
     for name in _PATHS:
-        path = parsed.value.get(name)
-        if isinstance(path, str):
-            absolute = posixpath.normpath(posixpath.join(cwd, path))
-            if _SENSITIVE.search(absolute):
-                found.append(_SECRETS)
-    if tool in _SEARCHES and any(_inside(home, place) for place in _searched(parsed.value, cwd)):
-        found.append(("high", "searches a tree that holds Pointsman's own home", _HOME[2]))
-    if _inside(posixpath.normpath(cwd), home):
-        found.append(_HOME)
-    level, reason, impact = max(found, key=lambda entry: level_rank(entry[0]))
-    return Danger(level=level, reason=f"{tool} {reason}", impact=impact)
+        path = value.get(name)
+        if isinstance(path, str) and path:
+            yield from paths.judge(path, mode, ground)
+    if tool in _SEARCHES:
+        if any(paths.inside(ground.home, place) for place in _searched(value, ground.cwd)):
+            yield _ABOVE_HOME
+        for name in ("glob", "pattern") if tool == "Glob" else ("glob",):
+            pattern = value.get(name)
+            if isinstance(pattern, str):
+                yield from paths.judge(pattern, mode, ground, glob=True)
+
+
+def _of_shell(value: dict[str, Any], ground: Ground) -> Iterator[Finding]:
+    command = value.get("command")
+    if not isinstance(command, str):
+        yield Finding(*_UNREADABLE)
+        return
+    if value.get("dangerouslyDisableSandbox"):
+        yield judge.said("unsandboxed")
+    yield from judge.shell(command, ground)
+    yield _TOOLS["Bash"]
 
 
 def _searched(value: dict[str, Any], cwd: str) -> Iterator[str]:
@@ -155,17 +185,13 @@ def _spellings(home: str) -> list[str]:
     return spelled
 
 
-def _leads_there(text: str, cwd: str, home: str) -> bool:
+def _leads_there(text: str, ground: Ground) -> bool:
     """Whether a word of the text, taken as a path from the working directory, is the home or lies in it."""
-    last = posixpath.basename(home)
+    last = posixpath.basename(ground.home)
     if ".." not in text and last not in text:
         return False
     return any(
-        _inside(posixpath.normpath(posixpath.join(cwd, word)), home)
+        paths.inside(posixpath.normpath(posixpath.join(ground.cwd, word)), ground.home)
         for word in _WORDS.findall(text)
         if "/" in word or word == last
     )
-
-
-def _inside(path: str, tree: str) -> bool:
-    return path == tree or path.startswith(tree.rstrip("/") + "/")

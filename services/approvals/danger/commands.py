@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,15 +190,16 @@ class _Reader:
         elif kind == "BinaryCmd" and str(node.get("Op", "")).startswith("|") and node.get("Op") != "||":
             before = len(self.commands)
             self._node(node.get("X"), context)
-            upstream = tuple(command.name for command in self.commands[before:])
-            self._node(node.get("Y"), context.but(stdin="pipe", fed=None, upstream=upstream))
+            upstream = self.commands[before:]
+            names = tuple(command.name for command in upstream)
+            self._node(node.get("Y"), context.but(stdin="pipe", fed=_printed(upstream), upstream=names))
         else:
             self._other(kind, node, context)
 
     def _other(self, kind: Any, node: Tree, context: _Context) -> None:
         if kind == "FuncDecl":
-            self.findings.append("function")
-            context = context.but(repeated=True)
+            self._function(node, context)
+            return
         elif kind in ("WhileClause", "ForClause"):
             context = context.but(repeated=True)
             loop = node.get("Loop") or {}
@@ -210,12 +211,20 @@ class _Reader:
             if not all(re.fullmatch(r"-?\d+", side) for side in sides):
                 self.findings.append("not_literal")
         elif kind == "UnaryTest" and node.get("Op") in _NUMERIC_TESTS:
-            self.findings.append("not_literal")
+            self.findings.append("expression" if "[" in self._word(node.get("X") or {}).text else "not_literal")
         elif kind == "DeclClause":
             self._declared(node, context)
         for name, child in node.items():
             if isinstance(child, dict | list) and name not in ("Pos", "End"):
                 self._node(child, context)
+
+    def _function(self, node: Tree, context: _Context) -> None:
+        self.findings.append("function")
+        before = len(self.commands)
+        self._node(node.get("Body"), context.but(repeated=True))
+        name = str((node.get("Name") or {}).get("Value", ""))
+        if any(command.words[0].text == name for command in self.commands[before:]):
+            self.findings.append("fork_bomb")
 
     def _statement(self, node: Tree, context: _Context) -> None:
         for redirect in node.get("Redirs") or []:
@@ -327,6 +336,8 @@ class _Reader:
             return
         if found.finding:
             self.findings.append(found.finding)
+        if name in ("eval", "trap", "alias", "watch") and not all(word.literal for word in said):
+            self.findings.append("name_not_literal")
         for run in found.runs:
             names = tuple(word.text for word in run.assigns)
             self._call(list(run.words), (*assigns, *names), behind)
@@ -356,6 +367,16 @@ class _Reader:
         self.places = list(dict.fromkeys([*self.places, *reached]))
         if len(self.places) > MAX_PLACES:
             self.places, self.lost = self.places[:MAX_PLACES], True
+
+
+def _printed(upstream: Sequence[Command]) -> str | None:
+    """What comes out of `echo …` or `cat <<E`, where a pipe begins with one."""
+    first = upstream[0] if upstream else None
+    if first is None or len(upstream) > 1:
+        return None
+    if first.name in ("echo", "printf"):
+        return " ".join(text for text in first.argv[1:] if not text.startswith("-"))
+    return first.fed if first.name == "cat" else None
 
 
 def assigned(command: Command) -> Mapping[str, str]:

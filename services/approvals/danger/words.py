@@ -21,7 +21,7 @@ _ANSI_NAMED = {
     "f": "\f",
     "v": "\v",
 }
-_GLOB = re.compile(r"[*?]|\[")
+_GLOB = re.compile(r"[*?]|\[.*\]", re.DOTALL)
 _MARK = "\0"  # stands for a character that is quoted: no glob, no brace, no tilde
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from services.approvals.danger import known
 from services.approvals.danger.words import Word
@@ -38,6 +37,8 @@ SHELLS = frozenset(
 MAX_RUNS = 8
 MAX_SCRIPTS = 6
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=")
+# what stands before a command within one word: --split-string=, -S, NAME=, an editor's :!
+_LEADING = re.compile(r"^(--[\w-]+=|-\w|[A-Za-z_]\w*=)?[\s:!+|]*")
 _SHELL_VALUES = frozenset({"--rcfile", "--init-file"})
 
 
@@ -69,7 +70,7 @@ class _Transparent:
     assigns: bool = False
 
 
-def _load() -> tuple[dict[str, list[_Transparent]], dict[str, str]]:
+def _load() -> tuple[dict[str, list[_Transparent]], dict[str, tuple[str, frozenset[str], bool]]]:
     document = known.load("wrappers")
     transparent: dict[str, list[_Transparent]] = {}
     for entry in document["transparent"]:
@@ -81,7 +82,11 @@ def _load() -> tuple[dict[str, list[_Transparent]], dict[str, str]]:
                 entry.get("skip", 0), entry.get("assigns", False),
             )  # fmt: skip
             transparent.setdefault(prefix[0], []).append(made)
-    opaque = {name: entry["finding"] for entry in document["opaque"] for name in entry["names"]}
+    opaque = {
+        name: (entry["finding"], frozenset(entry.get("after", ())), entry.get("first", False))
+        for entry in document["opaque"]
+        for name in entry["names"]
+    }
     return transparent, opaque
 
 
@@ -129,7 +134,14 @@ def inner(said: Sequence[Word]) -> Inner | None:
                 return found
             return _all_that_may_run(said, "unclear_wrapper")
     if name in _OPAQUE:
-        return _all_that_may_run(said, _OPAQUE[name])
+        finding, after, first = _OPAQUE[name]
+        if first:
+            operand = next((index for index, word in enumerate(said) if index and word.text[:1] != "-"), None)
+            return None if operand is None else Inner((Run(tuple(said[operand:])),), (), finding)
+        if not after:
+            return _all_that_may_run(said, finding)
+        behind = next((index for index, word in enumerate(said) if index and word.text in after), None)
+        return None if behind is None else _all_that_may_run(said[behind:], finding)
     if name not in known.NAMES:
         return _all_that_may_run(said, "")
     return None
@@ -181,14 +193,7 @@ def _all_that_may_run(said: Sequence[Word], finding: str) -> Inner:
         text = said[position].text
         if re.search(r"[\s;|&`]|\$\(", text):
             if len(scripts) < MAX_SCRIPTS and text.strip():
-                scripts.append(text)
+                scripts.append(_LEADING.sub("", text))
         elif name_of(text) in known.NAMES and len(runs) < MAX_RUNS:
             runs.append(Run(tuple(said[position:])))
-        elif text.startswith("-") and "=" in text:
-            scripts += _script_in(text) if len(scripts) < MAX_SCRIPTS else []
     return Inner(tuple(runs), tuple(scripts), finding)
-
-
-def _script_in(text: str) -> list[str]:
-    value: Any = text.partition("=")[2]
-    return [value] if re.search(r"\s", value) else []
