@@ -1,15 +1,16 @@
 """How dangerous a tool call is, and why, in words for a person. Pure: what it sees of the world is handed in.
 
-`assess` is the whole interface of the gate. Shell commands are parsed (`commands`, from the syntax tree of shfmt) and held
-against a knowledge base (`known/*.toml`, `judge`, `checks`); paths are judged as they are written and as they are behind
-symbolic links (`paths`). It errs towards asking: a command that it does not know is high, as is what cannot be
-parsed; anything that is not plain literal text is at least medium.
+`assess` is the whole interface of the gate. Shell commands are parsed (`commands`, from the syntax tree of
+shfmt) and held against a knowledge base (`known/*.toml`, `judge`, `checks`); paths are judged as they are
+written and as they are behind symbolic links (`paths`). It errs towards asking: a command that it does not
+know is high, as is what cannot be parsed; anything that is not plain literal text is at least medium.
 
-What ``low`` means: what a user may let run without being asked. It reads, or builds, tests and formats the project, or changes
-what can be taken back, within the working directory. It may run the project's own code, which does what stands in it.
+What ``low`` means: what a user may let run without being asked. It reads, or builds, tests and formats the
+project, or changes what can be taken back, within the working directory. It may run the project's own code,
+which does what stands in it.
 
-For rules by parsed command: `services.approvals.danger.commands.read(text, sight, cwd)` gives the `Shell` of a
-command line: ``commands`` (each with ``words``, ``argv``, ``name``, ``via``, ``str()``), ``redirects``,
+For rules by parsed command: `services.approvals.danger.commands.read(text, sight, cwd)` gives the `Shell` of
+a command line: ``commands`` (each with ``words``, ``argv``, ``name``, ``via``, ``str()``), ``redirects``,
 ``findings`` and ``whole``; its docstring says what a rule that allows, or denies, must look at.
 """
 
@@ -75,8 +76,8 @@ _ABOVE_HOME = Finding("high", "searches a tree that holds Pointsman's own home",
 _HIDDEN = Finding(
     "high", "holds invisible or direction-changing characters", "What you read may not be what runs."
 )
-_DOUBT = ("high", "is not what it seems", "What you read may not be what runs.")
-_UNREADABLE = ("critical", "cannot be read", "Nobody can say what would run.")
+_DOUBT = Finding("high", "is not what it seems", "What you read may not be what runs.")
+_UNREADABLE = Finding("critical", "cannot be read", "Nobody can say what would run.")
 
 _SEARCHES = ("Grep", "Glob", "LS")
 _PATHS = ("file_path", "notebook_path", "path")
@@ -142,11 +143,14 @@ def _of_paths(tool: str, value: dict[str, Any], ground: Ground) -> Iterator[Find
 def _of_shell(value: dict[str, Any], ground: Ground) -> Iterator[Finding]:
     command = value.get("command")
     if not isinstance(command, str):
-        yield Finding(*_UNREADABLE)
+        yield _UNREADABLE
         return
     if value.get("dangerouslyDisableSandbox"):
         yield judge.said("unsandboxed")
-    yield from judge.shell(command, ground)
+    try:
+        yield from judge.shell(command, ground)
+    except Exception:  # noqa: BLE001  # our own fault must not stop the gate: it would be asked again
+        yield judge.said("unjudged")
     yield _TOOLS["Bash"]
 
 

@@ -200,7 +200,7 @@ class _Reader:
         if kind == "FuncDecl":
             self._function(node, context)
             return
-        elif kind in ("WhileClause", "ForClause"):
+        if kind in ("WhileClause", "ForClause"):
             context = context.but(repeated=True)
             loop = node.get("Loop") or {}
             items = [self._word(item).text for item in loop.get("Items") or []]
@@ -211,7 +211,9 @@ class _Reader:
             if not all(re.fullmatch(r"-?\d+", side) for side in sides):
                 self.findings.append("not_literal")
         elif kind == "UnaryTest" and node.get("Op") in _NUMERIC_TESTS:
-            self.findings.append("expression" if "[" in self._word(node.get("X") or {}).text else "not_literal")
+            self.findings.append(
+                "expression" if "[" in self._word(node.get("X") or {}).text else "not_literal"
+            )
         elif kind == "DeclClause":
             self._declared(node, context)
         for name, child in node.items():

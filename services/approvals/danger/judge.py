@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from services.approvals.danger import commands, known, paths
-from services.approvals.danger.checks import CHECKS, local_only
+from services.approvals.danger.checks import CHECKS
+from services.approvals.danger.checks.servers import local_only
 from services.approvals.danger.commands import Command, Redirect, Shell
 from services.approvals.danger.known import STRUCTURE, Entry, Form
 from services.approvals.danger.options import Options
@@ -84,13 +85,19 @@ def _command(command: Command, ground: Ground, budget: _Budget) -> Iterator[Find
     local = "/" in head and not paths._PROGRAMS.match(posixpath.normpath(head))
     if local:
         yield from paths.judge(head, "run", ground)
-        if _OWN_BIN.search(head) is None and found is not None and name not in ("gradlew", "mvnw", "configure", "manage.py"):
+        if (
+            _OWN_BIN.search(head) is None
+            and found is not None
+            and name not in ("gradlew", "mvnw", "configure", "manage.py")
+        ):
             local_entry = said("local_program")
             yield Finding(local_entry.level, local_entry.reason, local_entry.impact)
     if found is None:
         if not local:
             yield said("unknown", f"`{_short(name)}`")
-        yield from _arguments(command, Options(command.words[1:], Entry([], "low", "", "")), "none", ground, budget, False)
+        yield from _arguments(
+            command, Options(command.words[1:], Entry([], "low", "", "")), "none", ground, budget, False
+        )
         return
     entry = found.entry
     rest = [command.words[index] for index in found.rest]
@@ -138,10 +145,14 @@ def _arguments(
         budget.spent += 1
         if budget.spent > MAX_PATHS:
             return
-        as_mode: known.Mode = {"operand": mode, "output": "write", "product": "make", "load": "run"}.get(kind, "none")  # type: ignore[assignment]
+        as_mode: known.Mode = {"operand": mode, "output": "write", "product": "make", "load": "run"}.get(
+            kind, "none"
+        )
         if kind == "operand" and mode in ("text", "none") and "=" in word.text:
             yield from paths.judge(word.text.partition("=")[2], "none", ground)
-        if kind in ("prose", "skipped") or (kind == "value" and "/" not in word.text and "." not in word.text and "~" not in word.text):
+        if kind in ("prose", "skipped") or (
+            kind == "value" and "/" not in word.text and "." not in word.text and "~" not in word.text
+        ):
             continue
         for text in _spelled(word.text, kind):
             yield from paths.judge(text, as_mode, ground, glob=word.glob, tree=tree)

@@ -13,7 +13,7 @@ class Options:
     """``entry`` says which options take the next word, and what their values are.
 
     GNU programs take ``--checkpoint-act`` for ``--checkpoint-action``: an abbreviation counts as the option.
-    In a cluster (``-xvf``) every letter counts, also those that are a value in truth: that errs towards asking.
+    In a cluster (``-xvf``) every letter counts, also one that is a value in truth: that errs towards asking.
     """
 
     def __init__(self, words: Sequence[Word], entry: Entry) -> None:
@@ -42,7 +42,10 @@ class Options:
 
     def _given(self) -> bool:
         """grep -e: then the first operand is a file as well."""
-        return bool({"e", "f"} & self._letters or {"regexp", "file", "from-file"} & self._longs) and self.entry.skip > 0
+        return (
+            bool({"e", "f"} & self._letters or {"regexp", "file", "from-file"} & self._longs)
+            and self.entry.skip > 0
+        )
 
     def _option(self, word: Word, waiting: Iterator[Word]) -> None:
         name, equals, value = word.text.partition("=")
@@ -75,10 +78,16 @@ class Options:
         entry = self.entry
         for name in names:
             for kind, listed in (
-                ("output", entry.outputs), ("product", entry.products), ("load", entry.loads), ("prose", entry.prose), ("value", entry.values)
-            ):  # fmt: skip
+                ("output", entry.outputs),
+                ("product", entry.products),
+                ("load", entry.loads),
+                ("prose", entry.prose),
+                ("value", entry.values),
+            ):
                 if name in listed or (
-                    kind in ("output", "load") and len(name) > 2 and any(one.startswith(name) for one in listed)
+                    kind in ("output", "load")
+                    and len(name) > 2
+                    and any(one.startswith(name) for one in listed)
                 ):
                     return kind
         return ""
@@ -114,5 +123,5 @@ class Options:
         return bool(form.options or form.operand or form.text)
 
     def parts(self) -> list[tuple[Word, str]]:
-        """Every argument that may be a path, with its kind: operand, skipped, output, load, value, prose, other."""
+        """Every argument but options, with its kind: operand, skipped, output, product, load, value, …"""
         return self._parts

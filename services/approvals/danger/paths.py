@@ -1,7 +1,7 @@
 """What it means to list, read, write, delete or run the files that a path names. Pure.
 
-A path is looked at twice: as it is written, and as it is behind symbolic links (`Sight.resolve`). ``cwd`` is the
-session's directory: "outside" is outside of that, wherever a ``cd`` may have led.
+A path is looked at twice: as it is written, and as it is behind symbolic links (`Sight.resolve`). ``cwd`` is
+the session's directory: "outside" is outside of that, wherever a ``cd`` may have led.
 """
 
 from __future__ import annotations
@@ -35,8 +35,16 @@ _ABOVE = ("takes in a tree that holds Pointsman's own home", _HOME[1])
 _OUTSIDE: dict[Mode, tuple[Level, str, str]] = {
     "make": ("medium", "makes something outside the working directory", "It stays there."),
     "read": ("medium", "reads outside the working directory", "The agent learns what stands there."),
-    "write": ("high", "writes outside the working directory", "No project's history has what stood there before."),
-    "delete": ("high", "deletes outside the working directory", "No project's history has what stood there before."),
+    "write": (
+        "high",
+        "writes outside the working directory",
+        "No project's history has what stood there before.",
+    ),
+    "delete": (
+        "high",
+        "deletes outside the working directory",
+        "No project's history has what stood there before.",
+    ),
     "run": ("high", "runs what stands outside the working directory", "It does what stands in that file."),
 }
 _IN_SCRATCH: dict[Mode, tuple[Level, str, str]] = {
@@ -82,7 +90,7 @@ def inside(path: str, tree: str) -> bool:
 
 
 def judge(text: str, mode: Mode, ground: Ground, *, glob: bool = False, tree: bool = False) -> list[Finding]:
-    """``tree``: everything below is meant too. Only ``text`` and ``none`` leave a path inside the project be."""
+    """``tree``: everything below is meant too. In modes ``none`` and ``list`` outside is no harm."""
     if not text or "\0" in text or mode == "text":
         return []
     if text.startswith("~"):
@@ -92,11 +100,8 @@ def judge(text: str, mode: Mode, ground: Ground, *, glob: bool = False, tree: bo
     found: list[Finding] = []
     whole = False
     if glob:
-        text, whole = _before(text)
-        found += _globbed(text[1], mode)
-        if mode == "list":
-            whole = False
-        path_text = text[0]
+        found += _globbed(text, mode)
+        path_text, whole = _before(text)
     else:
         path_text = text
     for path in dict.fromkeys(_candidates(path_text, ground)):
@@ -106,14 +111,14 @@ def judge(text: str, mode: Mode, ground: Ground, *, glob: bool = False, tree: bo
     return found
 
 
-def _before(text: str) -> tuple[tuple[str, str], bool]:
-    """((the directory before the first wildcard, the pattern), whether it means everything in there)."""
+def _before(text: str) -> tuple[str, bool]:
+    """The directory before the first wildcard, and whether the pattern means everything in there."""
     parts = text.split("/")
     first = next((index for index, part in enumerate(parts) if _WILD.search(part)), len(parts) - 1)
     directory = "/".join(parts[:first]) or ("/" if text.startswith("/") else ".")
     rest = parts[first:]
     everything = all(not re.search(r"[^*?.\[\]!]", part) for part in rest) and "*" in rest[0]
-    return (directory, text), everything
+    return directory, everything
 
 
 def _globbed(pattern: str, mode: Mode) -> Iterator[Finding]:
@@ -184,9 +189,7 @@ def _one(path: str, mode: Mode, ground: Ground, *, tree: bool, everything: bool)
         entry = _WRITES.get(mode) if within else None
     elif scratch:
         entry = _IN_SCRATCH.get(mode)
-    elif mode == "run" and _PROGRAMS.match(path):
-        entry = None
-    elif mode == "read" and public:
+    elif (mode == "run" and _PROGRAMS.match(path)) or (mode == "read" and public):
         entry = None
     else:
         entry = _OUTSIDE.get(mode)

@@ -365,13 +365,13 @@ def test_a_denial_tells_the_agent_why_and_may_end_the_turn() -> None:
 def test_a_changed_input_is_assessed_again_and_stands_in_the_outcome() -> None:
     world = World()
     world.ask(tool="Write", input_json='{"file_path":"/work/app/a","content":"x"}')
-    world.decide(updated_input={"file_path": "/home/ada/.ssh/config", "content": "x"})
+    world.decide(updated_input={"file_path": "/home/ada/.netrc", "content": "x"})
     outcome = world.approval().outcome
     assert outcome is not None
     assert outcome.level == "high"
-    assert outcome.updated_input == {"file_path": "/home/ada/.ssh/config", "content": "x"}
+    assert outcome.updated_input == {"file_path": "/home/ada/.netrc", "content": "x"}
     assert outcome.input_sha256 == world.approval().input_sha256
-    assert world.answers()[0].input_json == '{"file_path":"/home/ada/.ssh/config","content":"x"}'
+    assert world.answers()[0].input_json == '{"file_path":"/home/ada/.netrc","content":"x"}'
 
 
 def test_a_changed_input_may_be_forbidden_or_too_dangerous_for_this_user() -> None:

@@ -18,7 +18,7 @@ from tests.services.approvals.test_users import TwoYes, user
 LOW = '{"file_path":"/work/app/a.py"}'  # to read it is low
 
 
-DANGEROUS = '{"command":"rm -rf /"}'
+DANGEROUS = '{"command":"git reset --hard"}'
 
 
 def world(level: str = "low", *more: m.BusUser, **settings: Any) -> World:

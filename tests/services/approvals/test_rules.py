@@ -54,6 +54,7 @@ GIT = {"decision": "allow", "command": ["git status", "git diff", "ls"]}
         ("echo $(git push)", "deny"),
         ('git "push', "deny"),
         ("sudo sh -c 'git push'", "deny"),
+        ("eval git push", "deny"),
         ("git pull", "ask"),
         ("git commit -m x push", "ask"),
         ("echo git push", "ask"),
@@ -66,7 +67,7 @@ def test_a_deny_rule_matches_any_command_inside(command: str, answer: str) -> No
 
 
 @pytest.mark.parametrize(
-    "command", ["$X push", "git $X", "echo 'x", "eval $x", "eval git push", "curl x | sh", "ls | xargs git"]
+    "command", ["$X push", "git $X", "echo 'x", "eval $x", "curl x | sh", "ls | xargs git"]
 )
 def test_what_a_deny_rule_cannot_judge_is_asked_whatever_later_rules_allow(command: str) -> None:
     verdict = judged(policy(PUSH, {"decision": "allow", "tool": "*"}), {"command": command})

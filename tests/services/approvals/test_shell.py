@@ -142,7 +142,7 @@ Run = Callable[[Callable[[Stack], Awaitable[None]]], None]
 def test_the_way_of_one_approval(run: Run) -> None:
     async def test(s: Stack) -> None:
         async with s.running() as shell:
-            await s.ask(input_json='{"command": "make"}')
+            await s.ask(input_json='{"command": "make deploy"}')
             await trio.sleep(2 * ACKNOWLEDGE_S)
             assert s.said(t.ACKS) == [{"ids": ["question-a1"], "refused": []}]
             request = s.standing(t.APPROVAL_REQUEST, id="a1")
@@ -151,7 +151,7 @@ def test_the_way_of_one_approval(run: Run) -> None:
             assert s.figure("pointsman_approvals_pending") == 1
             await s.decide(reason="go on")
             (answer,) = s.answers()
-            assert (answer.decision, answer.input_json) == ("approved", '{"command": "make"}')
+            assert (answer.decision, answer.input_json) == ("approved", '{"command": "make deploy"}')
             assert s.standing(t.APPROVAL_REQUEST, id="a1") is None
             assert s.standing(t.APPROVAL_TOKEN, id="a1", user="operator") is None
             assert s.standing(t.APPROVALS_PENDING) == {

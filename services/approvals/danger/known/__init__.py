@@ -116,8 +116,8 @@ DANGEROUS_VARIABLES = re.compile("|".join(load("structure")["variables"]["danger
 
 
 class Found(msgspec.Struct, frozen=True):
-    """``rest`` are the positions in the arguments that do not belong to the command's name; ``before`` those of
-    options that stand before a subcommand and are not known to be harmless.
+    """``rest`` are the positions in the arguments that do not belong to the command's name; ``before`` those
+    of options that stand before a subcommand and are not known to be harmless.
     """
 
     entry: Entry

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from bus.messages import level_rank
+from services.approvals.calls import Call
 from services.approvals.rules import Rules
 from tests.services.approvals.danger.support import assessed, level
 
+RULES = Rules(auto_approve=frozenset({"Bash"}), timeout_for=lambda kind, level: 60.0)
 HERE = Path(__file__).parent
 
 
@@ -26,7 +28,9 @@ def command(text: str) -> str:
     return str(json.loads(text)) if text.startswith('"') and text.endswith('"') and "\\" in text else text
 
 
-DANGEROUS = [(command(rest), least) for least, _, rest in (line.partition(" ") for line in lines("dangerous.txt"))]
+DANGEROUS = [
+    (command(rest), least) for least, _, rest in (line.partition(" ") for line in lines("dangerous.txt"))
+]
 EVERYDAY = [(command(line.removeprefix("~")), line.startswith("~")) for line in lines("everyday.txt")]
 
 
@@ -36,8 +40,8 @@ def test_a_dangerous_command_is_never_low(text: str, least: str) -> None:
     assert level_rank(found.level) >= level_rank(least), found
     assert found.reason
     assert found.impact
-    rules = Rules(auto_approve=frozenset({"Bash"}), timeout_for=lambda kind, level: 60.0)
-    assert rules.judge("tool", "Bash", found, ["Bash"]).answer != "allow"
+    call = Call("tool", "Bash", "s", "u", "/work/app", found, {"command": text}, auto_approve=("Bash",))
+    assert RULES.judge(call).answer == "ask"
 
 
 @pytest.mark.parametrize(("text", "asks"), EVERYDAY)
