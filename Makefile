@@ -56,9 +56,10 @@ chaos:  ## The crash test: kill everything, lose nothing (CHAOS="--seconds 600 -
 	@scripts/setup.sh dev
 	$(PY) -m tests.chaos $(CHAOS)
 
-docs:  ## What is made from the table of topics
+docs:  ## What is made from tables: topics, AsyncAPI, dashboards
 	$(PY) -m bus.asyncapi > docs/asyncapi.json
 	$(PY) -m bus.describe > docs/topics.md
+	$(PY) -m grafana.build
 
 picture:  ## The picture of the README, from a run of the demo
 	$(PY) -m services.demo.picture docs/picture.svg

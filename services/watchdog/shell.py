@@ -37,12 +37,6 @@ TICK_S = 1.0
 SAMPLE_TICKS = 2  # memory is measured every other tick
 HANG_S = 25.0
 EVICTIONS = {"evicted": "hibernated", "agent_ended": "ended"}  # event → metric
-STATUSES = frozenset(
-    {
-        "starting", "ready", "working", "waiting_approval", "waiting_input", "compacting", "disconnected",
-        "hibernating", "hibernated", "waking", "ended", "failed",
-    }
-)  # fmt: skip
 
 
 async def serve(context: Context) -> None:
@@ -219,13 +213,6 @@ class NodeFigures(Collector):
         for name, seconds in dog.silences(mono).items():
             silence.add_metric([name], seconds)
         yield silence
-        sessions = GaugeMetricFamily("pointsman_sessions", "Sessions by status", labels=["status"])
-        counts = dict.fromkeys((*STATUSES, "other"), 0)
-        for status, count in dog.sessions.items():
-            counts[status if status in STATUSES else "other"] += count
-        for status, count in sorted(counts.items()):
-            sessions.add_metric([status], count)
-        yield sessions
         state = GaugeMetricFamily("pointsman_breaker_state", "1 for the state it is in", labels=["state"])
         for name in State:
             state.add_metric([name.value], float(dog.breaker.state is name))

@@ -1,0 +1,195 @@
+"""The real Prometheus beside a stack under load: every rule and every query of the dashboards is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from grafana.build import BOARDS
+from tests.support.scripted import ScriptedStack
+from tests.support.stack import ROOT, Recorder, eventually
+
+DEPLOY = ROOT / "deploy" / "prometheus"
+METRIC = re.compile(r"\b((?:pointsman|process|up)(?:_[a-z0-9_]+)?)\b(?=[{\s\[)]|$)")
+
+Rules = list[dict[str, Any]]
+
+
+def rules() -> Rules:
+    groups = yaml.safe_load((DEPLOY / "rules.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def program(name: str) -> str:
+    found = shutil.which(name)
+    assert found, f"{name} is not installed: `make setup-dev` installs it, or says what to type"
+    return found
+
+
+def promtool(*arguments: str) -> None:
+    done = subprocess.run(
+        [program("promtool"), *arguments], cwd=DEPLOY, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_rules_say_what_their_tests_expect() -> None:
+    promtool("check", "rules", "rules.yml")
+    promtool("check", "config", "prometheus.yml")
+    promtool("test", "rules", "rules_test.yml")
+    tested = (DEPLOY / "rules_test.yml").read_text()
+    assert all(rule["alert"] in tested for rule in rules() if "alert" in rule)
+
+
+class Prometheus:
+    """As deploy/prometheus says, but for the path of the targets and how often it looks."""
+
+    def __init__(self, folder: Path, targets: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [str(DEPLOY / "rules.yml")]
+        sd = config["scrape_configs"][0]["file_sd_configs"][0]
+        assert Path(sd["files"][0]).name == targets.name
+        sd["files"], sd["refresh_interval"] = [str(targets)], "1s"
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        self.log = folder / "prometheus.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    program("prometheus"),
+                    f"--config.file={folder / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={folder / 'data'}",
+                    f"--web.listen-address=127.0.0.1:{self.port}",
+                ],
+                stdout=log,
+                stderr=log,
+            )
+
+    def ask(self, query: str) -> list[dict[str, Any]]:
+        """The result of an instant query. An AssertionError when it is not valid."""
+        url = f"http://127.0.0.1:{self.port}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+        try:
+            with urllib.request.urlopen(url, timeout=20) as answer:
+                found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+                return found
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{query}: {error.read().decode()}") from error
+
+    def serves(self) -> bool:
+        with contextlib.suppress(OSError, AssertionError):
+            return bool(self.ask("vector(1)"))
+        return False
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+@pytest.fixture(scope="module")
+def under_load() -> Iterator[tuple[ScriptedStack, Prometheus]]:
+    """Two sessions that have worked, one approval given, one denied, a budget for the day, and Prometheus."""
+    with tempfile.TemporaryDirectory(prefix="pm-prom-") as name:
+        folder = Path(name)
+        stack = ScriptedStack(folder / "s")
+        with stack:
+            prometheus = Prometheus(folder, stack.home / "prometheus-targets.json")
+            try:
+                eventually(prometheus.serves, "Prometheus answers")
+                with stack.recorder() as recorder:
+                    work(stack, recorder)
+                yield stack, prometheus
+            finally:
+                prometheus.stop()
+
+
+def work(stack: ScriptedStack, recorder: Recorder) -> None:
+    stack.open("one")
+    stack.open("two")
+    stack.pointsman("budget", "day", "50", "--node")
+    for name, verb in (("one", "approve"), ("two", "deny")):
+        stack.pointsman("send", name, "SAY working ;; BASH echo hello > there.txt ;; SAY done")
+        waiting = eventually(lambda: stack.pointsman("approvals"), "an approval")
+        stack.pointsman(verb, waiting[0]["id"])
+        results = f"sessions/{name}/events/result"
+        eventually(partial(recorder.all, results), "the turn's end")
+
+
+def selectors(expression: str) -> set[str]:
+    """The metrics that an expression names."""
+    return set(METRIC.findall(re.sub(r'"[^"]*"', '""', expression)))
+
+
+def fill(expression: str) -> str:
+    return expression.replace("$node", ".*").replace("$session", "one")
+
+
+def test_every_rule_and_every_panel_finds_what_it_asks_for(
+    under_load: tuple[ScriptedStack, Prometheus],
+) -> None:
+    _, prometheus = under_load
+
+    def something(query: str, why: str) -> Callable[[], bool]:
+        return lambda: bool(prometheus.ask(query)) or bool(why)
+
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    for rule in rules():
+        prometheus.ask(rule["expr"])  # valid
+        for metric in selectors(rule["expr"]) - recorded:
+            if metric not in MAY_BE_ABSENT:
+                eventually(something(metric, ""), f"{metric}, for {rule.get('alert') or rule['record']}")
+    for name in recorded:
+        eventually(something(f"{{__name__={json.dumps(name)}}}", ""), name)
+    for board in BOARDS:
+        for panel in board.panels:
+            for expression, _ in panel.queries:
+                query = fill(expression)
+                eventually(something(query, panel.may_be_empty), f"{board.title}, {panel.title}: {query}")
+
+
+MAY_BE_ABSENT = frozenset({"pointsman_service_restarts_total"})  # a series for each that was restarted
+
+
+def test_names_and_units_follow_the_conventions(under_load: tuple[ScriptedStack, Prometheus]) -> None:
+    stack, prometheus = under_load
+    targets = json.loads((stack.home / "prometheus-targets.json").read_text())
+    assert {group["labels"]["service"] for group in targets} == {
+        "broker", "ingest", "tmux", "approvals", "ledger", "watchdog"
+    }  # fmt: skip
+    for group in targets:
+        with urllib.request.urlopen(f"http://{group['targets'][0]}/metrics", timeout=20) as answer:
+            text = answer.read().decode()
+        promtool_lint(text)
+    series = prometheus.ask('count({job="pointsman"})')
+    assert int(series[0]["value"][1]) < 5000
+
+
+def promtool_lint(text: str) -> None:
+    done = subprocess.run(
+        [program("promtool"), "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("pointsman")]
+    assert not said, said
