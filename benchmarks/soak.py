@@ -171,6 +171,7 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="where the samples go, as JSON")
+    parser.add_argument("--plot", type=Path, help="where a plot goes, as SVG (needs matplotlib)")
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="pm-soak-")) / "run"
     samples, said = soak(folder, asked.minutes, asked.sessions, asked.seed)
@@ -185,7 +186,31 @@ def main() -> int:
         print(f"{row['process']:12} {row['measure']:8} {row['before']:12.1f} {row['after']:12.1f}{mark}")
     if asked.out:
         asked.out.write_text(json.dumps({"samples": samples, "verdict": rows, "said": said}))
+    if asked.plot:
+        draw(asked.plot, samples)
     return int(any(row["grew"] for row in rows))
+
+
+def draw(path: Path, samples: list[Sample]) -> None:
+    """Each measure over time, a line for each kind of process."""
+    import matplotlib as mpl  # only here: it is no dependency of anything else
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(13, 8))
+    for measure, axis in zip(MEASURES, axes.flat, strict=True):
+        for process in sorted({sample["process"] for sample in samples} - {"other"}):
+            of = [(s["at_s"] / 60, s[measure]) for s in samples if s["process"] == process and measure in s]
+            if of:
+                axis.plot(*zip(*of, strict=True), lw=1.2, label=process)
+        axis.set_title(f"{measure} (mean per process)", fontsize=10)
+        axis.set_xlabel("minutes", fontsize=8)
+        axis.set_ylim(bottom=0)
+        axis.grid(lw=0.4)
+    axes.flat[0].legend(fontsize=7, ncols=2)
+    figure.tight_layout()
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ FLEET = Board(
         Panel("time", "Open files", "File descriptors of each service.", "none",
               [_q('process_open_fds{,job="pointsman"}', "{{service}}")], (), 8, 7),
         Panel("time", "Evictions and restarts", "What the watchdog had to do in the last hour.", "none",
-              [_q("increase(pointsman_evictions_total{}[1h])", "session {{action}}"),
+              [_q("increase(pointsman_evictions_total{}[1h])", "session {{how}}"),
                _q("increase(pointsman_service_restarts_total{}[1h])", "restarted {{name}}")], (), 12, 6,
               may_be_empty="the watchdog had nothing to do"),
         Panel("stat", "Disk free", "On the disk of the home; the breaker opens below 100 MiB.", "bytes",

@@ -93,6 +93,8 @@ class Shell:
             ["state"],
             registry=registry,
         )
+        for state in ("denied", "expired", "open"):
+            self._unapproved.labels(state)  # an alert on a series that is not there would never come
         self._latency = Histogram(
             "pointsman_approval_latency_seconds",
             "From the question to its decision",

@@ -154,8 +154,7 @@ def test_every_rule_and_every_panel_finds_what_it_asks_for(
     for rule in rules():
         prometheus.ask(rule["expr"])  # valid
         for metric in selectors(rule["expr"]) - recorded:
-            if metric not in MAY_BE_ABSENT:
-                eventually(something(metric, ""), f"{metric}, for {rule.get('alert') or rule['record']}")
+            eventually(something(metric, ""), f"{metric}, for {rule.get('alert') or rule['record']}")
     for name in recorded:
         eventually(something(f"{{__name__={json.dumps(name)}}}", ""), name)
     for board in BOARDS:
@@ -163,9 +162,6 @@ def test_every_rule_and_every_panel_finds_what_it_asks_for(
             for expression, _ in panel.queries:
                 query = fill(expression)
                 eventually(something(query, panel.may_be_empty), f"{board.title}, {panel.title}: {query}")
-
-
-MAY_BE_ABSENT = frozenset({"pointsman_service_restarts_total"})  # a series for each that was restarted
 
 
 def test_names_and_units_follow_the_conventions(under_load: tuple[ScriptedStack, Prometheus]) -> None:
