@@ -1,7 +1,7 @@
 """A preview of some panels for the docs: the dashboards' queries, asked of a real Prometheus during a run.
 
-`python -m benchmarks.panels docs/panels.svg [--minutes 3]` needs matplotlib (`pip install --group docs`). The run
-is of scripted sessions, as in the soak; the picture says so.
+`python -m benchmarks.panels docs/panels.svg [--minutes 3]` needs matplotlib (`pip install --group docs`).
+The run is of scripted sessions, as in the soak; the picture says so.
 """
 
 from __future__ import annotations
