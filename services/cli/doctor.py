@@ -25,7 +25,8 @@ from services.cli.text import one_line
 MIN_PYTHON = (3, 11)
 RUN_TIMEOUT_S = 30.0
 HOOKED_FROM = (2, 1, 119)  # from here on the user's settings cannot keep our hooks from deciding (measured)
-MANAGED_FROM, SDK_URL_UP_TO = (2, 1, 42), (2, 1, 120)  # as services.tmux.agents has them; a test compares
+# As services.tmux.agents has them; a test compares.
+MANAGED_FROM, SDK_URL_UP_TO, INTERACTIVE_FROM = (2, 1, 42), (2, 1, 120), (2, 1, 119)
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def _claude(world: World) -> Check:
     kinds = [
         *(["managed"] if version >= MANAGED_FROM else []),
         *(["sdk-url"] if version <= SDK_URL_UP_TO else []),
+        *(["interactive"] if version >= INTERACTIVE_FROM else []),
     ]
     if "managed" not in kinds:
         return Check("claude", "missing", f"{said}: too old for managed sessions", "claude update")

@@ -54,7 +54,8 @@ class Commands(Registry):
         session = self._controllable(name, command.uid, "interactive")
         step = self._step(session, now)
         if session.record.kind == "interactive":
-            screen.interrupt(step)
+            if session.record.turn:  # else Escape might undo what somebody types
+                screen.interrupt(step)
         else:
             step.request("interrupt", say.interrupt)
         return [*self._close(step), ReplyTo(command.id)]

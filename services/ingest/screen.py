@@ -84,5 +84,5 @@ def interrupt(step: Step) -> None:
 
 
 def _plain(text: str) -> str:
-    """As the screen may give it back: without spaces at the ends of lines."""
-    return "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").strip().split("\n"))
+    """What of a prompt the screen surely gives back: without spaces and control characters."""
+    return "".join(c for c in text if not c.isspace() and ord(c) >= 32 and not 127 <= ord(c) < 160)

@@ -18,6 +18,7 @@ from services.tmux.model import Record
 Version = tuple[int, int, int]
 
 MANAGED_FROM: Version = (2, 1, 42)  # the oldest that was tried; research: every version speaks stdio
+INTERACTIVE_FROM: Version = (2, 1, 119)  # the oldest that was tried; 2.1.42 knows no http hooks
 SDK_URL_UP_TO: Version = (2, 1, 120)  # later ones accept only hosts on the vendor's own list
 
 DEFAULT_MODE = "default"  # always said: a user's own settings may have another default
@@ -58,6 +59,13 @@ def check_version(kind: str, version: str) -> None:
             f"{version_text(MANAGED_FROM)} or later. Bring it up to date (`claude update`), or set "
             "agent.claude to a newer one",
         )
+    if kind == "interactive" and parsed < INTERACTIVE_FROM:
+        raise RefusedError(
+            "agent_version",
+            f"this is Claude Code {version_text(parsed)}; interactive sessions are followed through HTTP "
+            f"hooks, and need {version_text(INTERACTIVE_FROM)} or later: bring it up to date "
+            "(`claude update`), or use the kind `managed` (the default)",
+        )
     if kind == "sdk-url" and parsed > SDK_URL_UP_TO:
         raise RefusedError(
             "agent_version",
@@ -83,10 +91,14 @@ def check_mode(asked: str | None, highest: str) -> None:
         )
 
 
-def argv(record: Record, ingest_port: int) -> list[str]:
-    """The agent's command line."""
+def argv(record: Record, ingest_port: int, settings: str = "") -> list[str]:
+    """The agent's command line; ``settings`` is the file with an interactive session's hooks."""
     asked = record.asked
     words = [record.program]
+    if asked.kind == "interactive":
+        words += ["--settings", settings, "--permission-mode", mode(record)]
+        words += ["--model", asked.model] if asked.model is not None else []
+        return [*words, *(["--resume", record.resume] if record.resume is not None else [])]
     if asked.kind == "sdk-url":
         words += ["--sdk-url", f"ws://localhost:{ingest_port}/ws/sessions/{asked.session}", "--print"]
     else:
@@ -133,14 +145,16 @@ def environment(environ: Mapping[str, str], node: str, session: str, uid: str = 
     }
 
 
-def launch(record: Record, environ: Mapping[str, str], node: str, ingest_port: int) -> dict[str, Any]:
+def launch(
+    record: Record, environ: Mapping[str, str], node: str, ingest_port: int, settings: str = ""
+) -> dict[str, Any]:
     """The launch file of the record's present process, read by the bridge or by our own launcher."""
     return {
         "session": record.session,
         "uid": record.uid,
         "kind": record.asked.kind,
         "process": record.process,
-        "argv": argv(record, ingest_port),
+        "argv": argv(record, ingest_port, settings),
         "cwd": record.asked.cwd,
         "env": environment(environ, node, record.session, record.uid),
         "ingest_url": f"ws://127.0.0.1:{ingest_port}/ws/sessions/{record.session}",

@@ -90,6 +90,23 @@ def kill_window(socket: Path | None, window_session: str) -> list[str]:
     return [*base(socket), "kill-session", "-t", window_session]
 
 
+def capture(socket: Path | None, pane: str) -> list[str]:
+    """The screen as text."""
+    return [*base(socket), "capture-pane", "-p", "-t", pane]
+
+
+def paste(socket: Path | None, pane: str, buffer: str) -> list[list[str]]:
+    """Command lines that paste what the first is given on stdin, as one (bracketed) paste."""
+    return [
+        [*base(socket), "load-buffer", "-b", buffer, "-"],
+        [*base(socket), "paste-buffer", "-p", "-d", "-b", buffer, "-t", pane],
+    ]
+
+
+def press(socket: Path | None, pane: str, key: str) -> list[str]:
+    return [*base(socket), "send-keys", "-t", pane, key]
+
+
 def set_hints(socket: Path | None, hints: Mapping[str, str]) -> list[str]:
     """Show each pane's hint (pane id → text) in its status line."""
     words = list(base(socket))

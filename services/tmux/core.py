@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -30,7 +31,7 @@ from services.tmux.model import (
     State,
     Wake,
 )
-from services.tmux.steps import Watch, started
+from services.tmux.steps import Watch, post, started
 
 STEP_S = 5.0  # contract of `end`: how long asking, SIGINT and SIGTERM each get
 NO_AGENT_S = 5.0  # a bridge starts its agent at once; after this there will be none
@@ -89,9 +90,10 @@ class Core(Judging):
             raise RefusedError(
                 "unavailable", f"this version runs the agent `claude` alone, not {asked.agent!r}"
             )
-        if asked.kind not in {"managed", "sdk-url"}:
+        if asked.kind == "external":
             raise RefusedError(
-                "unavailable", f"this version does not open {asked.kind} sessions yet: use the kind `managed`"
+                "bad_request",
+                "external sessions are those that you start elsewhere: see `pointsman hooks install`",
             )
         agents.check_word("model", asked.model)
         agents.check_word("resume", asked.resume)
@@ -219,6 +221,21 @@ class Core(Judging):
         self._watch[record.uid] = Watch()
         return [Save(record), started(record, now), reply, Wake()]
 
+    def typing(self, command: m.TypeText) -> Record:
+        """Whose screen is meant. Raises `RefusedError`."""
+        record = self.records.get(command.uid or "")
+        if record is None or record.state is not State.RUNNING or record.process != command.process:
+            raise RefusedError("unknown_session", f"no running agent {command.process} of {command.uid}")
+        if record.asked.kind != "interactive":
+            raise RefusedError("bad_request", f"{record.session} has no screen to type into")
+        return record
+
+    def screen_shows(self, record: Record, message: str, now: datetime) -> list[Effect]:
+        """A dialog keeps the agent from starting: ingest says so in the session's state."""
+        data = m.ScreenShows(process=record.process, message=message)
+        name = f"screen-{record.uid}-{record.process}-{hashlib.sha256(message.encode()).hexdigest()[:8]}"
+        return [post(name, "screen", record.uid, now, data)]
+
     def stop(self, command: m.StopAgent, now: datetime) -> list[Effect]:
         """Ingest wants the agent process ended and the session kept. Raises `RefusedError`."""
         record = self.records.get(command.uid or "")
@@ -289,7 +306,8 @@ class Core(Judging):
         watch = self._watching(record.uid)
         if watch.step_since is None:
             watch.step_since = now
-            if record.force and record.stop == record.process:
+            # A screen has nobody to be asked: SIGTERM is what it ends in good order by (SessionEnd, cost).
+            if (record.force and record.stop == record.process) or record.asked.kind == "interactive":
                 watch.step = _STEPS.index("TERM")
         passed = now - watch.step_since >= timedelta(seconds=STEP_S)
         if watch.step < len(_STEPS) - 1 and (passed or (watch.step == 0 and not ingest_online)):

@@ -45,7 +45,7 @@ class Judging(Steps):
         """
         watch = self._watching(record.uid)
         never_ran = seen.agent is AgentIs.NOT_STARTED and seen.exit is None
-        if record.asked.kind == "sdk-url" or never_ran or not seen.directory:
+        if record.asked.kind != "managed" or never_ran or not seen.directory:
             return True
         pane = seen.pane
         if pane is not None and pane.process == record.process and pane.dead and pane.status in BRIDGE_DONE:

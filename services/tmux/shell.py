@@ -20,13 +20,14 @@ from bus import topics as t
 from bus.api import Received
 from bus.base import BusBase
 from bus.codec import decode, decode_text
-from bus.effects import Do, Keep
+from bus.effects import Do, Keep, ReplyTo
 from bus.errors import RefusedError
 from services._process.admission import WATCHDOG, admission
 from services._process.context import Context
 from services._process.errors import HomeError
 from services._process.station import Effects, Station
 from services._process.store import open_store
+from services.tmux import screen
 from services.tmux.core import Core
 from services.tmux.model import (
     Check,
@@ -46,6 +47,7 @@ from services.tmux.steps import OWNER
 from services.tmux.world import TmuxError, World
 
 MIGRATIONS = ("CREATE TABLE sessions (uid TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID",)
+STARTING = frozenset({"starting", "disconnected", "waking"})  # its first hook has not come yet
 LOOK_EVERY_S = 1.0
 LOOK_BUSY_S = 0.1  # while a person waits for a session to open or end
 
@@ -69,11 +71,20 @@ class Controller(Station):
         records = [msgspec.json.decode(row[0], type=Record) for row in rows]
         config = context.config
         self.core = Core(config.node.name, config.approvals.max_permission_mode, records)
-        self.world = World(context.home, environ, config.node.name, config.agent.claude, config.ingest.port)
+        self.world = World(
+            context.home,
+            environ,
+            config.node.name,
+            config.agent.claude,
+            config.ingest.port,
+            config.ingest.hooks_port,
+        )
         for record in records:
             context.log.secret(record.token)
         self._todo: list[Do] = []
         self._checks: list[str] = []
+        self._types: list[m.TypeText] = []
+        self._shown: dict[str, str] = {}  # uid → what was told of its screen
         self._wake = trio.Event()
         self._ingest_online = True  # until its status says otherwise
         self._watchdog_online = False  # until it says so: nobody waits for one that is not there
@@ -84,6 +95,7 @@ class Controller(Station):
         self.on_command(t.SESSION_END, m.SessionCommand, self._on_end)
         self.on_command(t.SPAWN_AGENT, m.SpawnAgent, lambda command, _, now: self.core.spawn(command, now))
         self.on_command(t.STOP_AGENT, m.StopAgent, lambda command, _, now: self.core.stop(command, now))
+        self.on_command(t.TYPE_TEXT, m.TypeText, self._on_type)
         self.on_message(t.SERVICE_STATUS, self._on_status)
         self.on_message(t.SESSION_STATE, self._on_state)
         self._gauge = Gauge(
@@ -99,6 +111,12 @@ class Controller(Station):
 
     def _on_end(self, command: m.SessionCommand, values: dict[str, str], now: datetime) -> Effects:
         return self.core.end(command, values["session"], now)
+
+    def _on_type(self, command: m.TypeText, _values: dict[str, str], _now: datetime) -> Effects:
+        self.core.typing(command)
+        self._types.append(command)
+        self._wake.set()
+        return ()
 
     def _on_status(self, message: Received, _now: datetime) -> Effects:
         if message.values["self"] == WATCHDOG:
@@ -155,6 +173,8 @@ class Controller(Station):
             while True:
                 while self._checks:
                     nursery.start_soon(self._check, self._checks.pop())
+                while self._types:
+                    nursery.start_soon(self._type, self._types.pop(0))
                 await self._look()
                 with trio.move_on_after(LOOK_BUSY_S if self.core.busy else LOOK_EVERY_S):
                     await self._wake.wait()
@@ -179,6 +199,48 @@ class Controller(Station):
             return None
         return await admission(self.bus, self.context.service, record.session, "create", str(ULID()))
 
+    async def _type(self, command: m.TypeText) -> None:
+        """Type into a screen, and say whether it took it."""
+        problem: str | None
+        try:
+            record = self.core.typing(command)
+            panes = [pane for pane in await self.world.panes() if pane.uid == record.uid and not pane.dead]
+            if not panes:
+                problem = "its window is not there"
+            elif command.key is not None:
+                await self.world.press(panes[0].pane, command.key)
+                problem = None
+            else:
+                problem = await self.world.type(panes[0].pane, record.uid, command.text or "")
+        except (RefusedError, TmuxError, HomeError) as error:
+            problem = str(error)
+        refused = None if problem is None else RefusedError("busy", problem)
+        self.act([ReplyTo(command.id, {}, refused)])
+
+    async def _look_at_screens(self, panes: Iterable[Pane]) -> None:
+        """Dialogs that keep interactive sessions from starting: the one about trust is answered where that
+        was asked for, one key at a look; of any other the user is told.
+        """
+        for pane in panes:
+            record = self.core.records.get(pane.uid)
+            if record is None or record.asked.kind != "interactive" or record.state is not State.RUNNING:
+                continue
+            if pane.dead or self._status.get(record.session) not in STARTING:
+                continue
+            try:
+                found = screen.dialog(await self.world.screen(pane.pane))
+                key = screen.trust_key(found) if found is not None and record.asked.trust else None
+                if key is not None:
+                    self.context.log.info("trust dialog", session=record.session, key=key)
+                    await self.world.press(pane.pane, key)
+            except TmuxError:
+                continue  # it has just gone
+            if found is not None and key is None:
+                message = screen.waits_at(found, record.session, record.asked.cwd)
+                if self._shown.get(record.uid) != message:
+                    self._shown[record.uid] = message
+                    self.act(self.core.screen_shows(record, message, self.context.now()))
+
     async def _look(self) -> None:
         """Look at the world, decide, and do it; one thing at a time."""
         try:
@@ -192,6 +254,7 @@ class Controller(Station):
         self.act(self.core.look(seen, self.context.now(), ingest_online=self._ingest_online))
         while self._todo:
             await self._perform(self._todo.pop(0))
+        await self._look_at_screens(panes)
         await self._show_hints(panes)
         for state in State:
             count = sum(record.state is state for record in self.core.records.values())

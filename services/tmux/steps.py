@@ -52,7 +52,7 @@ class Steps:
 
     def _created(self, record: Record, now: datetime) -> Post:
         asked = record.asked
-        return _post(
+        return post(
             f"created-{record.uid}",
             "created",
             record.uid,
@@ -145,13 +145,13 @@ class Steps:
             process=record.process, exit_code=code, reason=reason, final=final, failed=failed
         )
         name = f"ended-{record.uid}" if final else f"exited-{record.uid}-{record.process}"
-        return _post(name, "exited", record.uid, now, data)
+        return post(name, "exited", record.uid, now, data)
 
 
 def started(record: Record, now: datetime) -> Post:
     data = m.AgentStarted(process=record.process, resume=record.resume)
-    return _post(f"started-{record.uid}-{record.process}", "started", record.uid, now, data)
+    return post(f"started-{record.uid}-{record.process}", "started", record.uid, now, data)
 
 
-def _post(name: str, kind: str, uid: str, now: datetime, data: m.Payload) -> Post:
+def post(name: str, kind: str, uid: str, now: datetime, data: m.Payload) -> Post:
     return Post(OWNER, m.Fact(id=name, type=kind, uid=uid, at=now, data=codec.encode_data(data)))

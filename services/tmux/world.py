@@ -8,20 +8,24 @@ import shutil
 import signal
 import socket as socketlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import trio
 
+from services._process import hook_settings
 from services._process.errors import HomeError
 from services._process.home import Home
-from services.tmux import agents, cli
+from services.tmux import agents, cli, screen
 from services.tmux.model import AgentIs, Exit, Found, Pane, Record, Seen
 
 TMUX_TIMEOUT_S = 10.0
 VERSION_TIMEOUT_S = 30.0  # node programs take a second; a cold disk more
+SCREEN_S = 10.0  # a busy machine draws late
+BEFORE_ENTER_S = 0.5  # sooner, the screen takes Enter for a part of the paste
+WINDOW = Path(__file__).with_name("screen_window.py")
 ROOT = Path(__file__).resolve().parents[2]  # where the packages `bus` and `services` lie
 
 
@@ -33,13 +37,20 @@ class World:
     """tmux, session directories, processes. Raises `TmuxError` and OSError."""
 
     def __init__(
-        self, home: Home, environ: Mapping[str, str], node: str, claude: str, ingest_port: int
+        self,
+        home: Home,
+        environ: Mapping[str, str],
+        node: str,
+        claude: str,
+        ingest_port: int,
+        hooks_port: int = 6182,
     ) -> None:
         self.home = home
         self.environ = environ
         self.node = node
         self.claude = claude
         self.ingest_port = ingest_port
+        self.hooks_port = hooks_port
         self._versions: dict[tuple[str, int, int], str] = {}
 
     # before a session is opened
@@ -92,7 +103,8 @@ class World:
         if record.process > 1:
             self.signal(record.uid, record.process - 1, "KILL")  # two on one conversation would fork it
         port = self.home.endpoints().get("ingest", {}).get("port", self.ingest_port)
-        launch = agents.launch(record, self.environ, self.node, int(port))
+        settings = folder / "settings.json"
+        launch = agents.launch(record, self.environ, self.node, int(port), str(settings))
         _write_private(folder / "launch.json", msgspec.json.encode(launch))
         module = "services.tmux.launcher" if record.asked.kind == "sdk-url" else "services.bridge"
         # Safe path: the agent's directory must not be able to shadow our modules.
@@ -107,6 +119,9 @@ class World:
             module,
             str(folder),
         ]
+        if record.asked.kind == "interactive":
+            self._write_hooks(folder, settings, record.token)
+            program = ["env", mark, sys.executable, "-I", "-S", str(WINDOW), str(folder)]
         more = {"uid": record.uid, "process": record.process, "program": program, "cwd": record.asked.cwd}
         socket = self.home.tmux_socket
         if pane is not None:
@@ -119,6 +134,50 @@ class World:
                 raise
             name = f"{record.session}-{record.uid[-6:].lower()}"  # somebody's own window bears the name
             await self._tmux(cli.new_window(socket, name=name, **more))  # type: ignore[arg-type]  # as above
+
+    def _write_hooks(self, folder: Path, settings: Path, token: str) -> None:
+        """The settings that an interactive agent is started with beside the user's own."""
+        port = self.home.endpoints().get("ingest", {}).get("hooks_port", self.hooks_port)
+        url, secret = hook_settings.url(int(port)), folder / hook_settings.TOKEN_FILE
+        _write_private(secret, msgspec.json.encode({"url": url, "token": token}))
+        table = hook_settings.hooks(url, token, self.home.path, secret)
+        _write_private(settings, msgspec.json.encode({"hooks": table}))
+
+    # screens
+
+    async def screen(self, pane: str) -> str:
+        """What stands there now."""
+        return await self._tmux(cli.capture(self.home.tmux_socket, pane))
+
+    async def press(self, pane: str, key: str) -> None:
+        await self._tmux(cli.press(self.home.tmux_socket, pane, key))
+
+    async def type(self, pane: str, uid: str, text: str) -> str | None:
+        """Paste a text into the empty input line and send it off. Returns why not, if it can not be.
+
+        The screen is looked at before each step: what falls into a dialog would answer it.
+        """
+        if not screen.takes_text(await self.screen(pane)):
+            return "a dialog, or somebody's half-written line, stands on its screen"
+        load, put = cli.paste(self.home.tmux_socket, pane, f"pointsman-{uid}")
+        await self._tmux(load, screen.typeable(text).encode())
+        await self._tmux(put)
+        if not await self._until(pane, lambda shown: bool(screen.draft(shown))):
+            return "its screen did not take the text"
+        await trio.sleep(BEFORE_ENTER_S)
+        if screen.dialog(await self.screen(pane)) is not None:
+            return "a dialog came up on its screen"
+        await self.press(pane, "Enter")
+        if not await self._until(pane, lambda shown: not screen.draft(shown)):
+            return "its screen did not send the text off"
+        return None
+
+    async def _until(self, pane: str, holds: Callable[[str], bool]) -> bool:
+        with trio.move_on_after(SCREEN_S):
+            while not holds(await self.screen(pane)):  # noqa: ASYNC110  # tmux has no event for it
+                await trio.sleep(0.1)
+            return True
+        return False
 
     async def close(self, window_session: str) -> None:
         with suppress(TmuxError):  # already gone
@@ -147,9 +206,10 @@ class World:
             except ConnectionRefusedError:  # nobody listens: not even a server that has just been started
                 socket.unlink()
 
-    async def _tmux(self, argv: Sequence[str]) -> str:
+    async def _tmux(self, argv: Sequence[str], stdin: bytes = b"") -> str:
+        environment = cli.child_environment(self.environ)
         try:
-            code, output, error = await _run(argv, cli.child_environment(self.environ), TMUX_TIMEOUT_S)
+            code, output, error = await _run(argv, environment, TMUX_TIMEOUT_S, stdin)
         except FileNotFoundError:
             raise TmuxError(f"tmux is not installed: {cli.INSTALL}") from None
         except OSError as error_:
@@ -286,14 +346,14 @@ def _write_private(path: Path, content: bytes) -> None:
 
 
 async def _run(
-    argv: Sequence[str], environment: Mapping[str, str], timeout_s: float
+    argv: Sequence[str], environment: Mapping[str, str], timeout_s: float, stdin: bytes = b""
 ) -> tuple[int | None, str, str]:
     """Exit code (None: killed for taking too long), stdout, stderr. Raises OSError if it cannot start."""
     with trio.move_on_after(timeout_s):
         done = await trio.run_process(
             list(argv),
             env=dict(environment),
-            stdin=b"",
+            stdin=stdin,
             capture_stdout=True,
             capture_stderr=True,
             check=False,

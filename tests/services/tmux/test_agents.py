@@ -38,6 +38,13 @@ def test_sdk_url() -> None:
     assert "--permission-prompt-tool" not in words
 
 
+def test_interactive() -> None:
+    """The ordinary screen, with our hooks beside the user's own settings, and never in a mode of its own."""
+    given = record(kind="interactive", model="opus")
+    words = ["--settings", "/s.json", "--permission-mode", "default", "--model", "opus"]
+    assert agents.argv(given, 6180, "/s.json")[1:] == words
+
+
 def test_manual_is_default() -> None:
     """Versions before 2.1.329 know the older name alone, and all take it."""
     assert agents.mode(record(permission_mode="manual")) == "default"
@@ -52,6 +59,8 @@ def test_manual_is_default() -> None:
         ("managed", "", False),
         ("sdk-url", "2.1.120 (Claude Code)", True),
         ("sdk-url", "2.1.121 (Claude Code)", False),
+        ("interactive", "2.1.42 (Claude Code)", False),
+        ("interactive", "2.1.119 (Claude Code)", True),
     ],
 )
 def test_versions(kind: str, version: str, fits: bool) -> None:

@@ -554,3 +554,25 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_a_screen_is_ended_by_sigterm_and_typed_into_while_it_runs() -> None:
+    it, _ = running(kind="interactive")
+    command = m.TypeText(id="t", uid="U1", process=1, text="x")
+    assert it.typing(command).uid == "U1"
+    for wrong in ({"process": 2}, {"uid": "U9"}):
+        with pytest.raises(RefusedError):
+            it.typing(msgspec.structs.replace(command, **wrong))
+    it.end(m.SessionCommand(id="e1"), "demo", NOW)
+    with pytest.raises(RefusedError):
+        it.typing(command)
+    assert look(it) == [Signal("U1", 1, "TERM")]
+    assert look(it, STEP_S) == [Signal("U1", 1, "KILL")]
+    effects = look(it, STEP_S + 1, agent=AgentIs.GONE, exit=Exit(143))
+    assert [fact_id for fact_id, _ in facts(effects)] == ["ended-U1"], "it has no bridge that is to be read"
+
+
+def test_only_a_screen_is_typed_into() -> None:
+    it, _ = running()
+    with pytest.raises(RefusedError, match="no screen"):
+        it.typing(m.TypeText(id="t", uid="U1", process=1, text="x"))
