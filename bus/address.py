@@ -42,7 +42,14 @@ def unreadable(error: OSError) -> BusDownError:
 
 
 def unreachable(address: BusAddress, error: OSError) -> BusDownError:
-    """Nobody listens there."""
+    """Nobody listens there, or not whom we trust."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return BusDownError(
+            f"the broker at {_where(address)} has a certificate that is not trusted: {error.verify_message}. "
+            "bus.tls_ca must be the certificate of the CA that signed it, for the name in bus.host"
+        )
+    if isinstance(error, ssl.SSLError):
+        return BusDownError(f"no TLS with the broker at {_where(address)}: {error.reason or error}")
     return BusDownError(f"no broker answers at {_where(address)}: {_reason(error)}. {_START_IT}")
 
 

@@ -42,15 +42,19 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> Link:
 
 async def _handshake(raw: socket.socket, tls: ssl.SSLContext, host: str) -> ssl.SSLSocket:
     wrapped = tls.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
-    while True:
-        try:
-            wrapped.do_handshake()
-        except ssl.SSLWantReadError:
-            await trio.lowlevel.wait_readable(wrapped)
-        except ssl.SSLWantWriteError:
-            await trio.lowlevel.wait_writable(wrapped)
-        else:
-            return wrapped
+    try:
+        while True:
+            try:
+                wrapped.do_handshake()
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(wrapped)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(wrapped)
+            else:
+                return wrapped
+    except BaseException:  # ``raw`` is empty now: it is ours to close; go on raising
+        wrapped.close()
+        raise
 
 
 class Link:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 
 def make_certificates(folder: Path) -> Path:
-    """ca.pem, its server.pem and server.key for localhost, and another's other.key. Returns the folder."""
+    """ca.pem, its server.pem and server.key for localhost; strange.pem and other.key, which have nothing to
+    do with them. Returns the folder.
+    """
 
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True, timeout=60)
@@ -19,5 +21,6 @@ def make_certificates(folder: Path) -> Path:
     (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
     openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
             "-days", "2", "-out", "server.pem", "-extfile", "names")  # fmt: skip
-    openssl("ecparam", "-genkey", "-name", "prime256v1", "-out", "other.key")
+    openssl("req", "-x509", *curve, "-keyout", "other.key", "-out", "strange.pem", "-days", "2",
+            "-subj", "/CN=Strange CA", "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
     return folder

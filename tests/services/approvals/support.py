@@ -180,11 +180,13 @@ class World:
 
     def press(self, device: str, payload: str = "", row: Topic = t.DEVICE_APPROVE) -> m.DeviceReply:
         """A device's message; returns its reply."""
-        message = Received(row, {"device": device}, payload.encode(), False, row.path(device=device), "node")
-        effects = self.act(press(self.gate, message, Looks.PRESS, self.now))
-        (reply,) = published(effects, t.DEVICE_REPLY)
+        (reply,) = published(self.pressed(device, payload, row), t.DEVICE_REPLY)
         assert isinstance(reply, m.DeviceReply)
         return reply
+
+    def pressed(self, device: str, payload: str, row: Topic) -> list[Effect]:
+        message = Received(row, {"device": device}, payload.encode(), False, row.path(device=device), "node")
+        return self.act(press(self.gate, message, Looks.PRESS, self.now))
 
     def show(self, approval: str = "a1") -> m.ApprovalRequest:
         (reply,) = self.gate.show(m.ShowApproval(id="s1"), approval, self.now)

@@ -214,3 +214,22 @@ def test_the_configuration_lowers_a_device_and_lets_it_take_the_oldest(run: Run,
             assert replies(s)[-1]["approval"] == "a1"
 
     run(test)
+
+
+def test_a_reload_of_the_configuration_lowers_a_device_at_once(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("")
+
+    async def test(s: Stack) -> None:
+        s.environ["POINTSMAN_CONFIG"] = str(file)
+        async with s.running():
+            await admit(s, WALL)
+            await s.ask(input_json='{"command":"rm -rf /"}')
+            assert s.standing(t.DEVICE_PENDING, device="wall")["count"] == 1
+            file.write_text('[devices.wall]\nmax_level = "low"\n')
+            await s.send("policy/reload", {"id": "r1"})
+            assert s.standing(t.DEVICE_PENDING, device="wall")["count"] == 0
+            await s.send("devices/wall/approve", b"a1")
+            assert replies(s)[-1]["error"]["code"] == "level_too_high"
+
+    run(test)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 from hypothesis import settings
@@ -15,9 +15,11 @@ from bus import topics as t
 from bus.effects import Effect, Publish
 from bus.errors import RefusedError
 from services.approvals import audit
+from services.approvals.devices import Limit
 from services.approvals.model import Approver
 from services.approvals.tokens import Tokens
 from tests.services.approvals.support import Crash, World, error, fact, policy, published, question
+from tests.services.approvals.test_users import user
 
 IDS = ("a1", "a2", "a3", "a4", "a5")
 USERS = ("ada", "bob")
@@ -32,11 +34,17 @@ class GateMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.world = World(rules=POLICY, approvers=[Approver(user) for user in USERS])
+        self.world = World(
+            rules=POLICY,
+            approvers=[Approver(user) for user in USERS],
+            limit=lambda _device: Limit(oldest=True),
+        )
         self.inputs: dict[str, tuple[str, dict[str, str]]] = {}
         self.decided: dict[str, m.ApprovalOutcome] = {}
         self.told: dict[str, m.Answer] = {}
         self.standing: dict[str, object] = {}
+        self.shown: list[str] = []  # on the device's display
+        self.say(self.world.admit(user("wall", "device", "critical")))
         for number, approval in enumerate(IDS[:4]):
             self.ask(approval, '{"command":"make"}', ["Edit", "Bash"][number % 2], "", Crash.NONE)
 
@@ -52,7 +60,7 @@ class GateMachine(RuleBasedStateMachine):
         else:
             self.world.crash = Crash.NONE
             self.world.restart()
-            self.standing = {}
+            self.standing, self.shown = {}, []
             self.say(self.world.gate.snapshots())
         self.look()
         return effects
@@ -64,6 +72,9 @@ class GateMachine(RuleBasedStateMachine):
                     del self.standing[effect.values["id"]]
                 else:
                     self.standing[effect.values["id"]] = effect.payload
+            elif isinstance(effect, Publish) and effect.row is t.DEVICE_PENDING:
+                assert isinstance(effect.payload, m.PendingApprovals)
+                self.shown = [item.id for item in effect.payload.items]
 
     def look(self) -> None:
         """What is kept now goes with what was kept before."""
@@ -115,7 +126,7 @@ class GateMachine(RuleBasedStateMachine):
     def apply(self, approval: str, applied: bool, crash: Crash) -> None:
         self.happens(crash, lambda: self.world.apply(approval, applied))
 
-    @rule(seconds=st.sampled_from([1.0, 10.0, 20.0, -20.0, 61.0]), tick=st.booleans(), crash=CRASHES)
+    @rule(seconds=st.sampled_from([0.5, 1.0, 10.0, 20.0, -20.0, 61.0]), tick=st.booleans(), crash=CRASHES)
     def time(self, seconds: float, tick: bool, crash: Crash) -> None:
         self.world.later(seconds)
         if tick:
@@ -139,6 +150,29 @@ class GateMachine(RuleBasedStateMachine):
         if effects and error(effects) is None and decision == "deny":
             assert self.decided[approval].decision == "denied"
             assert self.decided[approval].by == user
+
+    @rule(
+        named=st.sampled_from(["", "", *IDS]),
+        row=st.sampled_from([t.DEVICE_APPROVE, t.DEVICE_APPROVE, t.DEVICE_DENY]),
+        crash=CRASHES,
+    )
+    def press(self, named: str, row: t.Topic, crash: Crash) -> None:
+        before = dict(self.decided)
+        pressed_at = self.world.now
+        effects = self.happens(crash, lambda: self.world.pressed("wall", named, row))
+        new = self.decided.keys() - before.keys()
+        for reply in published(effects, t.DEVICE_REPLY):
+            if not reply.ok:
+                assert not {one for one in new if self.decided[one].by == "wall"}
+            elif not named:
+                approval = self.world.approval(reply.approval)
+                assert (pressed_at - approval.created_at).total_seconds() >= 1
+                assert self.pressed_at is None or (pressed_at - self.pressed_at).total_seconds() >= 2
+            if reply.ok:
+                assert named in {"", reply.approval}
+                self.pressed_at = pressed_at
+
+    pressed_at: datetime | None = None  # when the device has last decided something, as far as it was told
 
     @rule(
         approval=st.sampled_from(IDS),
@@ -175,6 +209,13 @@ class GateMachine(RuleBasedStateMachine):
         assert [item.id for item in pending.items] == [a.id for a in self.world.store.pending()]
 
     @invariant()
+    def a_device_is_shown_what_it_may_decide(self) -> None:
+        mine = [
+            a.id for a in self.world.store.pending() if all(vote.user != "wall" for vote in a.votes)
+        ]  # all are tools, and it may decide any
+        assert self.shown == mine
+
+    @invariant()
     def an_unchanged_input_is_sent_back_byte_for_byte(self) -> None:
         for approval_id, answer in self.told.items():
             outcome = self.decided[approval_id]
@@ -200,13 +241,14 @@ class GateMachine(RuleBasedStateMachine):
         for approval_id, outcome in self.decided.items():
             if outcome.decision != "approved" or self.inputs[approval_id][1]["tool"] != "Edit":
                 continue
+            final: str | None = None
             last: dict[str, str | None] = {}  # user → the changed input of the last yes
             said = [msgspec.json.decode(row.data) for row in rows if row.approval == approval_id]
             for decision in said:
                 if decision["error"] is None:
                     last[decision["user"]] = decision["updated_input_sha256"]
-            assert len(last) == 2
-            assert len(set(last.values())) == 1
+                    final = decision["updated_input_sha256"]
+            assert [last[one] == final for one in last].count(True) >= 2
 
     @precondition(lambda self: len(self.decided) == len(IDS))
     @rule(approval=st.sampled_from(IDS))

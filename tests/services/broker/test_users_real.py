@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,11 @@ from bus import topics as t
 from bus.client import MqttBus, connected
 from bus.errors import RefusedError
 from bus.requests import Requester
+from services._process.config import load_config
+from services._process.connect import bus_address
+from services._process.home import Home
 from tests.services.broker.test_process import Service, accepts, service, wait
-from tests.support.brokers import NODE, ROOT, free_port
+from tests.support.brokers import NODE, ROOT, free_port, mosquitto_broker
 from tests.support.tls import make_certificates
 from tests.support.waiting import eventually
 
@@ -101,7 +103,9 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
-def test_devices_on_the_network_come_with_tls_and_nothing_else(service: Make, pem: Path) -> None:
+def test_devices_on_the_network_come_with_tls_and_nothing_else(
+    service: Make, pem: Path, tmp_path: Path
+) -> None:
     port = free_port()
     it = service(
         bus_broker="mosquitto", bus_listen=f"127.0.0.1:{port}",
@@ -118,15 +122,55 @@ def test_devices_on_the_network_come_with_tls_and_nothing_else(service: Make, pe
     assert publish(it, "wall", *secure).returncode != 0
     (it.home / "secrets/bus/wall").write_text(word)
 
-    async def main() -> None:
-        """Our own client over TLS, as bus.tls_ca makes it."""
-        context = ssl.create_default_context(cafile=str(pem / "ca.pem"))
-        found = it.address("wall")()
-        address = type(found)("localhost", port, "wall", word, context)
-        async with connected(MqttBus(lambda: address, root=ROOT, node=NODE), 30.0) as bus:
-            assert bus.connected
+    (tmp_path / "password").write_text(word)
+    for ca, trusted in (("ca.pem", True), ("strange.pem", False)):
+        config = load_config(
+            {"HOME": str(tmp_path), "POINTSMAN_BUS_BROKER": "external", "POINTSMAN_BUS_HOST": "localhost",
+             "POINTSMAN_BUS_PORT": str(port), "POINTSMAN_BUS_USERNAME": "wall",
+             "POINTSMAN_BUS_PASSWORD_FILE": str(tmp_path / "password"), "POINTSMAN_BUS_TLS_CA": str(pem / ca)}
+        )  # fmt: skip
+        bus = MqttBus(bus_address(config, Home(tmp_path / "none"), "operator"), root=ROOT, node=NODE)
+        said = trio.run(trouble, bus)
+        assert ("" if trusted else "bus.tls_ca must be") in said
+        assert trusted == (not said)
 
-    trio.run(main)
+
+async def trouble(bus: MqttBus) -> str:
+    """What is wrong with the certificate, if anything is."""
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(bus.run)
+            await eventually(lambda: bus.connected or bus.trouble)
+            said = str(bus.trouble or "")
+            nursery.cancel_scope.cancel()
+    return said
+
+
+@pytest.mark.parametrize("acl", ["true", "false"])
+def test_somebody_elses_broker_gets_users_only_if_it_is_said_to_enforce_rules(
+    service: Make, tmp_path: Path, acl: str
+) -> None:
+    with mosquitto_broker(tmp_path / "external") as broker:
+        (tmp_path / "password").write_text(broker.passwords["service-broker"])
+        it = service(
+            bus_broker="external", bus_host="127.0.0.1", bus_port=str(broker.port), bus_acl=acl,
+            bus_username="service-broker", bus_password_file=str(tmp_path / "password"),
+        )  # fmt: skip
+        it.start()
+        wait(lambda: "node claimed" in it.log(), it.log)
+
+        async def main() -> Any:
+            async with connected(MqttBus(broker.address("operator"), root=ROOT, node=NODE), 30.0) as bus:
+                command = m.AddUser(user="wall", role="device")
+                return await Requester(bus).ask(t.USER_ADD, command, timeout_s=60)
+
+        if acl == "false":
+            with pytest.raises(RefusedError, match=r"set bus\.acl = true"):
+                trio.run(main)
+            return
+        added = trio.run(main)
+        assert added["rights"]["read"] == [f"{ROOT}/{NODE}/devices/wall/{x}" for x in ("pending", "reply")]
+        assert Path(added["password_file"]).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(
