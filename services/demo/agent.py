@@ -145,6 +145,7 @@ class Agent:
         self.eof = False
         self.exit_code: int | None = None
         self.broken = False
+        self.limited = False
         self.last_uuid: str | None = None
         self.started = time.monotonic()
         base = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.path.expanduser("~"), ".claude")
@@ -584,6 +585,23 @@ class Agent:
         for uuid in turn.uuids:
             self.lifecycle(uuid, "completed")
 
+    def limit(self, status: str, seconds: float) -> bool:
+        """A usage limit is reached: once, afterwards there is none. The frame is made by hand after the
+        CLI's, because that one only comes with a login.
+        """
+        if self.limited:
+            return False
+        self.limited = True
+        info = {
+            "status": status,
+            "resetsAt": int(time.time() + seconds),
+            "rateLimitType": "five_hour",
+            "utilization": 1.0,
+            "isUsingOverage": False,
+        }
+        self.say({"type": "rate_limit_event", "rate_limit_info": info})
+        return True
+
     def take_mid_turn(self) -> None:
         """Prompts that arrived while the tools ran become part of this turn."""
         prompts, self.queue = self.queue, []
@@ -632,6 +650,9 @@ class Agent:
         for kind, value in actions:
             if kind == "error":
                 return value, []
+            if kind == "limit" and self.limit("rejected", value):
+                return 429, []
+        actions = [action for action in actions if action[0] != "limit"] or [("text", "…")]
         turn.api_calls += 1
         event(
             {
@@ -1087,6 +1108,8 @@ class Agent:
             }
         elif failed:
             text = f"API Error: {failed} scripted error {failed}"
+            if failed == 429 and self.limited:
+                text = "You've hit your limit · resets soon"
             message = {
                 "id": new_id(),
                 "type": "message",

@@ -15,6 +15,7 @@ were sent during a turn arrive merged):
     TOOL name {json}          ask for any other tool
     RECALL                    repeat the texts of all earlier prompts of the conversation
     ERROR status              the API fails with that HTTP status, e.g. 529
+    LIMIT seconds             the account's usage limit is reached, once; it is reset after that time
 
 Several tools in one answer are joined with ` & `: `READ a & READ b`. Steps up to a tool make one answer of
 the model; when the tools' results are there, the next answer goes on with the next step. A script that ends
@@ -40,10 +41,12 @@ if TYPE_CHECKING:
 
     Action = tuple[str, Any]
     """One thing the model does: `("text", str)`, `("thinking", str)`, `("stream", (n, ms))`, `("wait", ms)`,
-    `("tool", (name, input))` or `("error", status)`."""
+    `("tool", (name, input))`, `("error", status)` or `("limit", seconds)`."""
 
 TOOL_WORDS = ("BASH", "READ", "WRITE", "ASK", "PLAN", "TOOL")
-WORDS = (*TOOL_WORDS, "SAY", "THINK", "STREAM", "WAIT", "RECALL", "ERROR")
+WORDS = (*TOOL_WORDS, "SAY", "THINK", "STREAM", "WAIT", "RECALL", "ERROR", "LIMIT")
+
+NUMBERED = ("STREAM", "WAIT", "ERROR", "LIMIT")
 
 _STEP = re.compile(rf"({'|'.join(WORDS)})\b[ \t]*(.*)", re.DOTALL)
 _BETWEEN_STEPS = re.compile(rf" ;; |\n(?=(?:{'|'.join(WORDS)})\b)")
@@ -266,7 +269,7 @@ def _action(step: str) -> Action:
     if word == "RECALL":
         return ("recall", None)
     try:
-        return _numbers(word, rest) if word in ("STREAM", "WAIT", "ERROR") else ("tool", _tool(word, rest))
+        return _numbers(word, rest) if word in NUMBERED else ("tool", _tool(word, rest))
     except (ValueError, IndexError):
         return ("text", f"I cannot read the step `{step}`.")
 

@@ -48,7 +48,7 @@ def check_idle(session: Session) -> None:
         raise RefusedError("busy", f"{r.session} is {r.status}: only an idle session is put to sleep")
     if session.prompts:
         raise RefusedError("busy", f"{r.session} has prompts that wait")
-    if r.tools:
+    if r.tools or r.agents:
         raise RefusedError("busy", f"{r.session} has an agent at work in the background")
 
 

@@ -19,7 +19,7 @@ from tests.support.stack import Recorder, Stack, eventually
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 CALLS = 150
-BUDGET_USD = 0.18
+BUDGET_USD = 0.25
 CALL_USD = 0.02  # at most; measured: 0.007 to 0.012, the first 0.126
 LATE_CALLS = 15  # the one in flight, and 5 s of others: the promise; measured: none to one
 
@@ -74,9 +74,12 @@ def test_a_turn_of_the_real_cli_is_stopped_within_itself(tmp_path: Path) -> None
         levels = [e["to"] for e in recorder.all("ledger/events") if e["action"] == "level"]
         assert levels == ["moderate", "cautious", "critical", "exhausted"][-len(levels) :]
 
+        (warning,) = [e for e in recorder.all("ledger/events") if e["action"] == "runaway"]
+        assert "8 times in its last 8: Read" in warning["reason"]
+
         refused = stack.run("send", "loop", "SAY more")
         assert refused.returncode == 1
-        assert "pointsman budget loop 0.36 [budget_exhausted]" in refused.stderr.replace("`", "")
+        assert "pointsman budget loop 0.5 [budget_exhausted]" in refused.stderr.replace("`", "")
         stack.pointsman("budget", "loop", "5")
         stack.pointsman("send", "loop", "SAY and on it goes")
         eventually(lambda: len(recorder.all("sessions/loop/events/result")) == 2, "the next turn")

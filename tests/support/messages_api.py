@@ -177,6 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
         for kind, value in actions:
             if kind == "error":
                 return self._fail(value, f"scripted error {value}")
+            if kind == "limit":  # with a key, there is no more to it
+                return self._fail(429, "scripted limit")
             if kind == "wait" and any(later == "error" for later, _ in actions):
                 self.server.api.pause(value / 1000)
         fixed = len(json.dumps([body.get("system"), body.get("tools")])) // 4

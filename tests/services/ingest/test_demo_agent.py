@@ -60,7 +60,7 @@ class Piped:
 
 @pytest.fixture
 def piped(tmp_path: Path) -> Iterator[Piped]:
-    play = Play(tmp_path / "ingest.sqlite")
+    play = Play(tmp_path / "ingest.sqlite", resume_when_reset=True)
     piped = Piped(tmp_path, play)
     yield piped
     piped.process.kill()
@@ -120,3 +120,39 @@ def test_two_turns(piped: Piped) -> None:
     piped.until(lambda: not play.record.requests)
     piped.pipe(piped.process.stdin).close()
     assert piped.process.wait(20) == 0
+
+
+@pytest.mark.timeout(60)
+def test_a_prompt_that_a_usage_limit_stopped_is_sent_again(piped: Piped) -> None:
+    play = piped.play
+    play.open(prompt="LIMIT 3600 ;; SAY done at last")
+    piped.until(lambda: play.state().turns == 1)
+    assert [event["status"] for event in play.events("limit")] == ["rejected"]
+    blocked = play.state().blocked
+    assert blocked is not None
+    assert (blocked.by, play.state().queued_prompts) == ("limit", 1)
+    assert blocked.until is not None
+    play.now = max(play.now, blocked.until)
+    play.later(0)
+    assert play.state().blocked is None
+    piped.until(lambda: play.state().turns == 2)
+    assert play.state().last_message == "done at last"
+    (over,) = play.facts("limit_over")
+    assert (over.window, over.ok, over.prompt_ids) == ("five_hour", True, ["p1"])
+
+
+@pytest.mark.timeout(60)
+def test_a_held_session_stops_in_mid_turn(piped: Piped) -> None:
+    play = piped.play
+    play.open(prompt="SAY one ;; BASH touch never ;; SAY two")
+    piped.until(lambda: play.state().status == "waiting_approval")
+    piped.until(lambda: bool(play.facts("running")))
+    play.fact(m.BudgetHold(session="one", held=True, scope="session", message="spent"))
+    piped.until(lambda: play.state().status == "waiting_input")
+    assert [fact.type for fact in play.post_log if fact.type in ("forbidden", "withdrawn")] == [
+        "forbidden",
+        "withdrawn",
+    ]
+    assert not (piped.folder / "never").exists()
+    reported = play.facts("cost")[-1].total_usd
+    assert float(play.facts("running")[-1].spent_usd) == pytest.approx(float(reported), abs=0.0001)
