@@ -265,6 +265,23 @@ class LedgerQuery(Command, frozen=True, kw_only=True):
     until: Time | None = None
 
 
+class LedgerImport(Command, frozen=True, kw_only=True):
+    """Read past transcripts: files, and everything below directories; absolute, on the ledger's machine."""
+
+    paths: Annotated[list[str], Meta(min_length=1, max_length=1000)]
+
+
+class ImportResult(Payload, frozen=True, kw_only=True):
+    """``added``: calls of a model that were new; ``duplicates``: lines that told of known ones."""
+
+    files: int
+    lines: int
+    added: int
+    duplicates: int
+    broken: int
+    unreadable: int = 0
+
+
 class LedgerQueryRow(Payload, frozen=True, kw_only=True):
     """``uid`` stands in rows by session, because a name may have been used by several."""
 
@@ -273,6 +290,7 @@ class LedgerQueryRow(Payload, frozen=True, kw_only=True):
     spent_usd: float
     turns: int
     tokens: Tokens
+    unpriced: bool = False  # some of these tokens have no price: they are not in ``spent_usd``
 
 
 class LedgerQueryResult(Payload, frozen=True, kw_only=True):
@@ -761,6 +779,9 @@ class LedgerEvent(Payload, frozen=True, kw_only=True, rename={"from_": "from"}):
     from_: str | UnsetType = UNSET
     to: str | UnsetType = UNSET
     reason: str
+    id: str | UnsetType = UNSET  # of the import
+    done: int | UnsetType = UNSET  # bytes of it
+    of: int | UnsetType = UNSET
 
 
 # ── Facts between services: types and data are internal ──────────────────────────────────────────────────

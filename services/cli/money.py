@@ -7,13 +7,21 @@ from argparse import Namespace
 from bus import messages as m
 from bus import topics as t
 from bus.errors import RefusedError
-from services.cli import budget, view
-from services.cli.line import World, connected
+from services.cli import budget, costs, view
+from services.cli.line import UsageError, World, connected
 from services.cli.out import say, say_json
 from services.cli.text import one_line
 
 
 async def cost(world: World, args: Namespace) -> int:
+    if args.name == "import" and args.paths:
+        return await costs.read_in(world, args)
+    if args.paths:
+        raise UsageError("one NAME, or `import` and what to read")
+    if args.by or args.since or args.until or args.csv:
+        if args.name is not None:
+            raise UsageError("--by, --since, --until and --csv are of all sessions: leave NAME out")
+        return await costs.report(world, args)
     async with connected(world) as line:
         found = await line.read(t.LEDGER_TOTAL, t.LEDGER_SESSION)
     documents = sorted(found.raw(t.LEDGER_SESSION), key=lambda row: str(row.get("session")))
@@ -34,5 +42,7 @@ async def cost(world: World, args: Namespace) -> int:
     if any(row.notional for row in rows):
         say("* paid by a subscription: what it would have cost")
     for text in budget.lines(total if args.name is None else None, rows, world.now()):
+        say(text)
+    for text in costs.doubts(rows):
         say(text)
     return 0

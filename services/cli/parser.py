@@ -17,6 +17,7 @@ from services.cli import (
     approvals,
     budget,
     complete,
+    costs,
     doctor,
     hooks,
     money,
@@ -199,7 +200,9 @@ def _remember(parser: argparse.ArgumentParser) -> None:
 
 
 def _money(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    _session(_verb(verbs, "cost", money.cost, "Show what sessions cost."), optional=True)
+    cost = _verb(verbs, "cost", money.cost, "What sessions cost; `cost import PATH…` reads past transcripts.")
+    _session(cost, optional=True)
+    costs.add_arguments(cost)
     limit = _verb(
         verbs, "budget", budget.budget, "Set, lift or show budgets: `budget NAME USD`, `--day USD`."
     )

@@ -11,13 +11,15 @@ from bus.effects import Keep
 from services.ledger.database import Database
 from services.ledger.evidence import Archive, Followed, Lost, Message, ReadTo, Witnessed
 from services.ledger.files import Place
+from services.ledger.importing import KeepBatch, Run
 from services.ledger.model import Use
-from services.ledger.store import from_ms, marks, to_ms
+from services.ledger.store import Store, from_ms, marks, to_ms
 
 _MESSAGE = (
     "key, uid, at, model, cost, input, output, cache_read, cache_write, cache_write_5m, cache_write_1h, "
     "unpriced, booked"
 )
+_RUN = "id, paths, at, file, read_to, files, lines, added, duplicates, broken, unreadable, done"
 _AT_ONCE = 500  # keys in one question: SQLite allows 32,766 values
 _told = msgspec.json.Decoder(dict[str, tuple[int, ...]])
 _uses = msgspec.json.Decoder(dict[str, tuple[tuple[int, ...], int | None]])
@@ -26,8 +28,9 @@ _uses = msgspec.json.Decoder(dict[str, tuple[tuple[int, ...], int | None]])
 class EvidenceStore:
     """Reads at any time; writes within the caller's transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, store: Store) -> None:
         self._db = database
+        self._store = store
 
     @property
     def archive(self) -> Archive:
@@ -54,6 +57,11 @@ class EvidenceStore:
                 )
             case Lost():
                 self._keep_lost(effect)
+            case Run():
+                self._keep_run(effect)
+            case KeepBatch(messages, rows):
+                self.keep_messages(messages)
+                self._store.keep_postings(rows)
             case _:
                 return False
         return True
@@ -88,7 +96,22 @@ class EvidenceStore:
             (*whose, int(lost.notional), told, lost.state, uses, lost.beyond),
         )
 
+    def _keep_run(self, run: Run) -> None:
+        paths = msgspec.json.encode(run.paths).decode()
+        counts = (run.files, run.lines, run.added, run.duplicates, run.broken, run.unreadable)
+        changes = ", ".join(f"{name} = excluded.{name}" for name in _RUN.split(", ")[3:])
+        self._db.execute(
+            f"INSERT INTO imports ({_RUN}) VALUES ({marks(12)}) ON CONFLICT (id) DO UPDATE SET {changes}",  # noqa: S608  # constants
+            (run.id, paths, to_ms(run.at), run.file, run.read_to, *counts, int(run.done)),
+        )
+
     # reading
+
+    def runs(self) -> Iterator[Run]:
+        """Imports that are not done."""
+        rows = self._db.execute(f"SELECT {_RUN} FROM imports WHERE done = 0 ORDER BY at, id")  # noqa: S608  # constants
+        for name, paths, at, *rest in rows:
+            yield Run(name, msgspec.json.decode(paths, type=tuple[str, ...]), from_ms(at), *rest[:-1])
 
     def followed(self) -> Iterator[Followed]:
         for uid, conversation, cwd, path, since, booked in self._db.execute(

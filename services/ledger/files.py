@@ -22,8 +22,9 @@ class Line(NamedTuple):
     whole: bool
 
 
-def lines(path: Path, start: int = 0, *, max_line: int = MAX_LINE) -> Iterator[Line]:
+def lines(path: Path, start: int = 0, *, max_line: int | None = None) -> Iterator[Line]:
     """From ``start`` to the present end, in constant memory. Raises `OSError`."""
+    max_line = MAX_LINE if max_line is None else max_line
     with path.open("rb", buffering=0) as file:
         file.seek(start)
         position, kept, large = start, b"", False

@@ -12,6 +12,7 @@ from services.ledger.forecast import Burn
 
 if TYPE_CHECKING:
     from services.ledger.evidence import Followed, Lost, Witnessed
+    from services.ledger.importing import Run
 
 AGENT = "agent"  # a posting's source: what the agent itself said
 TRANSCRIPT = "transcript"  # … what stands in its transcript
@@ -191,6 +192,7 @@ class Loaded:
     followed: Sequence[Followed] = ()
     lost: Sequence[Lost] = ()
     witnessed: Sequence[Witnessed] = ()
+    runs: Sequence[Run] = ()
 
 
 # ── to be kept ───────────────────────────────────────────────────────────────────────────────────────────

@@ -129,21 +129,25 @@ def crossed(
     return Publish(t.LEDGER_EVENTS, event)
 
 
-def answer(by: str, rows: Iterable[tuple[str | int, str, Use, int]], zone: tzinfo) -> m.LedgerQueryResult:
+QueryRow = tuple[str | int, str, Use, int, int]
+"""(key, uid or empty, sums, turns, unpriced tokens); by day, the key numbers a quarter of an hour."""
+
+
+def answer(by: str, rows: Iterable[QueryRow], zone: tzinfo) -> m.LedgerQueryResult:
     """The answer to a query: days in order, everything else by cost. Beyond `MAX_ROWS` the cheapest (by day:
     the oldest) are said together.
     """
     found: dict[tuple[str, str], Tally] = {}
-    for key, uid, use, turns in rows:
+    for key, uid, use, turns, unpriced in rows:
         name = day_of(int(key), zone) if by == "day" else str(key)
-        found.setdefault((name, uid), Tally()).add(use, turns)
+        found.setdefault((name, uid), Tally()).add(use, turns, unpriced)
     ranked = sorted(
         found.items(), key=lambda item: item[0][0] if by == "day" else item[1].use.cost, reverse=True
     )
     if len(ranked) > MAX_ROWS:
         others = Tally()
         for _, tally in ranked[MAX_ROWS:]:
-            others.add(tally.use, tally.turns)
+            others.add(tally.use, tally.turns, tally.unpriced)
         ranked = [*ranked[:MAX_ROWS], ((OTHERS, ""), others)]
     if by == "day":
         ranked.reverse()
@@ -154,6 +158,7 @@ def answer(by: str, rows: Iterable[tuple[str | int, str, Use, int]], zone: tzinf
             spent_usd=money.to_usd(tally.use.cost),
             turns=tally.turns,
             tokens=tokens(tally.use),
+            unpriced=tally.unpriced > 0,
         )
         for (name, uid), tally in ranked
     ]

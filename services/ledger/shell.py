@@ -26,6 +26,7 @@ from services.ledger.evidence import Told
 from services.ledger.evidence_store import EvidenceStore
 from services.ledger.files import projects
 from services.ledger.forecast import HABIT_S
+from services.ledger.importer import Importer
 from services.ledger.metrics import LedgerFigures
 from services.ledger.model import Counted
 from services.ledger.prices import Prices
@@ -54,7 +55,7 @@ class Shell:
         began = time.perf_counter()
         self.database = open_database(config.database, context.home.path / MAILBOX)
         self.store = Store(self.database)
-        self.evidence = EvidenceStore(self.database)
+        self.evidence = EvidenceStore(self.database, self.store)
         self.standing = Standing(self.database.mailbox)
         self._metrics()
         if not self.store.derived_agrees():
@@ -74,6 +75,7 @@ class Shell:
                 followed=list(self.evidence.followed()),
                 lost=list(self.evidence.lost()),
                 witnessed=list(self.evidence.sums()),
+                runs=list(self.evidence.runs()),
             ),
             recall=self.store.near,
             archive=self.evidence.archive,
@@ -100,6 +102,9 @@ class Shell:
             act=self.station.act,
             now=context.now,
             broken=self._broken.inc,
+        )
+        self.importer = Importer(
+            self.ledger.imports, take=self.ledger.imported, act=self.station.act, now=context.now
         )
         self._drift.set_function(lambda: money.to_usd(self.ledger.node.drift))
 
@@ -150,11 +155,13 @@ class Shell:
         station.on_command(t.LEDGER_SESSION_BUDGET, m.SetBudget, self._set_budget)
         station.on_command(t.LEDGER_BUDGET, m.SetBudget, self._set_period_budget)
         station.on_command(t.LEDGER_QUERY, m.LedgerQuery, self._query)
+        station.on_command(t.LEDGER_IMPORT, m.LedgerImport, self._import)
         station.on_message(t.SESSIONS_INDEX, self._index)
         station.on_message(t.SESSION_EVENT, self._tool, type="tool")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
             nursery.start_soon(self.watch.run)
+            nursery.start_soon(self.importer.run)
             await station.run()
 
     def _set_budget(self, command: m.SetBudget, values: dict[str, str], now: datetime) -> list[Effect]:
@@ -169,6 +176,16 @@ class Shell:
                 raise RefusedError("bad_request", "since and until need their zone: 2026-11-21T00:00:00Z")
         rows = self.store.query(command.by, command.since, command.until)
         return [ReplyTo(command.id, say.answer(command.by, rows, self._zone))]
+
+    def _import(self, command: m.LedgerImport, _values: dict[str, str], now: datetime) -> list[Effect]:
+        wrong = [path for path in command.paths if not Path(path).is_absolute()]
+        missing = [path for path in command.paths if not Path(path).exists()]
+        if wrong or len(missing) == len(command.paths):
+            raise RefusedError(
+                "bad_request", f"not there, or not absolute: {', '.join((wrong or missing)[:5])}"
+            )
+        self.importer.wake()
+        return self.ledger.imports.begin(command, now)
 
     def _index(self, message: Received, now: datetime) -> list[Effect]:
         if not message.payload:

@@ -10,7 +10,7 @@ text, because a billion dollars does not fit 64 bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -24,11 +24,13 @@ from services.ledger.model import (
     KeepSession,
     Loaded,
     Near,
+    Posting,
     Report,
     Sum,
     Use,
 )
 from services.ledger.periods import KEPT_DAYS, QUARTER_S, quarter_of
+from services.ledger.say import QueryRow
 
 _USE = "cost, input, output, cache_read, cache_write, cache_write_5m, cache_write_1h"
 _QUARTER = f"at / {QUARTER_S * 1000}"
@@ -60,9 +62,6 @@ _BY = {  # columns of a question's key and uid
     "day": (_QUARTER, "''"),
 }
 
-QueryRow = tuple[str | int, str, Use, int]
-"""(key, uid or empty, sums, turns); by day, the key is the number of a quarter of an hour."""
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
@@ -77,6 +76,17 @@ def from_ms(ms: int) -> datetime:
 
 def marks(count: int) -> str:
     return ", ".join("?" * count)
+
+
+_INSERT_POSTING = (
+    f"INSERT INTO postings (id, uid, process, turn, model, at, {_USE}, turns, share, source, estimated, "  # noqa: S608  # constants
+    f"priced, notional, fact) VALUES ({marks(20)}) ON CONFLICT DO NOTHING"
+)
+
+
+def _row(p: Posting) -> tuple[object, ...]:
+    whose = (p.id, p.uid, p.process, p.turn, p.model, to_ms(p.at), *p.use, p.turns, p.share, p.source)
+    return (*whose, int(p.estimated), p.priced, int(p.notional), p.fact)
 
 
 class Store:
@@ -125,38 +135,41 @@ class Store:
 
     def _keep_posting(self, effect: KeepPosting) -> None:
         p = effect.posting
-        whose = (p.uid, p.process, p.turn, p.model, to_ms(p.at))
-        new = self._db.execute(
-            f"INSERT INTO postings (id, uid, process, turn, model, at, {_USE}, turns, share, source, "  # noqa: S608  # constant
-            f"estimated, priced, notional, fact) VALUES ({marks(20)}) ON CONFLICT DO NOTHING",
-            (
-                p.id,
-                *whose,
-                *p.use,
-                p.turns,
-                p.share,
-                p.source,
-                int(p.estimated),
-                p.priced,
-                int(p.notional),
-                p.fact,
-            ),
-        ).rowcount
+        new = self._db.execute(_INSERT_POSTING, _row(p)).rowcount
         if not new:
             return  # kept before: it counts once
-        s = p.sum()
-        values = (*s.use, s.turns, s.share, s.estimated, s.priced, s.unpriced, 1, int(s.notional))
-        keys: tuple[tuple[str, str, tuple[str | int, ...]], ...] = (
-            ("spent", "uid, model", (p.uid, p.model)),
-            ("spent_quarters", "quarter", (quarter_of(p.at),)),
-        )
-        for table, key, of in keys:
-            self._db.execute(
-                f"INSERT INTO {table} ({key}, {_DERIVED}) VALUES ({marks(len(of) + len(values))}) "  # noqa: S608  # constants
-                f"ON CONFLICT ({key}) DO UPDATE SET {_SUMS.format(table)}, notional = CASE "
+        self._add([p])
+
+    def keep_postings(self, rows: Sequence[Posting]) -> None:
+        """Many at once, of which the caller knows that none is kept."""
+        self._db.executemany(_INSERT_POSTING, [_row(p) for p in rows])
+        self._add(rows)
+
+    def _add(self, rows: Iterable[Posting]) -> None:
+        """Add to the derived tables."""
+        models: dict[tuple[object, ...], list[int]] = {}
+        quarters: dict[tuple[object, ...], list[int]] = {}
+        for p in rows:
+            s = p.sum()
+            values = (*s.use, s.turns, s.share, s.estimated, s.priced, s.unpriced, 1, int(s.notional))
+            for sums, key in ((models, (p.uid, p.model)), (quarters, (quarter_of(p.at),))):
+                known = sums.get(key)
+                if known is None:
+                    sums[key] = list(values)
+                else:
+                    known[:-1] = [a + b for a, b in zip(known[:-1], values, strict=False)]
+                    known[-1] = max(known[-1], values[-1])
+        for table, columns, sums in (
+            ("spent", "uid, model", models),
+            ("spent_quarters", "quarter", quarters),
+        ):
+            width = len(columns.split(", ")) + len(_ADDED) + 1
+            self._db.executemany(
+                f"INSERT INTO {table} ({columns}, {_DERIVED}) VALUES ({marks(width)}) "  # noqa: S608  # constants
+                f"ON CONFLICT ({columns}) DO UPDATE SET {_SUMS.format(table)}, notional = CASE "
                 f"WHEN {table}.notional > excluded.notional THEN {table}.notional "
                 "ELSE excluded.notional END",
-                (*of, *values),
+                [(*key, *values) for key, values in sums.items()],
             )
 
     # the chain
@@ -265,10 +278,11 @@ class Store:
             low = -(2**62) if since is None else to_ms(since)
             high = 2**62 if until is None else to_ms(until)
             source, where, bounds = "postings", "WHERE at >= ? AND at < ?", (low, high)
+        unpriced = _sum(_OF_POSTINGS["unpriced"] if source == "postings" else "unpriced")
         join = "JOIN sessions USING (uid)" if by in {"session", "project"} else ""
         sql = (
-            f"SELECT {key} AS k, {uid} AS u, {_USE_SUMS}, {_sum(turns)} FROM {source} {join} {where} "  # noqa: S608  # constants
-            "GROUP BY k, u"
+            f"SELECT {key} AS k, {uid} AS u, {_USE_SUMS}, {_sum(turns)}, {unpriced} "  # noqa: S608  # constants
+            f"FROM {source} {join} {where} GROUP BY k, u"
         )
         for k, u, *row in self._db.execute(sql, bounds):
-            yield k, u, Use(*row[:7]), row[7]
+            yield k, u, Use(*row[:7]), row[7], row[8]

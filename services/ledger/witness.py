@@ -81,8 +81,10 @@ class Witness:
         self._book = book
         self._account = account
         self._cases: dict[str, Case] = {}
+        self._owners: dict[str, Followed] = {}  # by conversation
         for conversation in followed:
             self._case(conversation.uid).followed[conversation.conversation] = conversation
+            self._owners.setdefault(conversation.conversation, conversation)
         for one in lost:
             self._case(one.uid).lost.append(one)
         for row in sums:
@@ -101,6 +103,7 @@ class Witness:
             return []
         made = Followed(uid, data.conversation, data.cwd, data.path, data.since, data.booked)
         case.followed[data.conversation] = made
+        self._owners.setdefault(data.conversation, made)
         return [made]
 
     def unreported(self, uid: str, fact: m.Fact, data: m.CostUnreported) -> list[Effect]:
@@ -154,6 +157,10 @@ class Witness:
             or any(lost.state == "open" for lost in case.lost)
             or any(one.booked for one in case.followed.values())
         ]
+
+    def owner(self, conversation: str) -> Followed | None:
+        """Whose conversation it is, if it is one of ours."""
+        return self._owners.get(conversation)
 
     def conversations(self, uid: str) -> list[Followed]:
         return list(self._case(uid).followed.values())

@@ -14,6 +14,7 @@ from bus.effects import Effect
 from services.ledger import periods
 from services.ledger.accounts import Accounts
 from services.ledger.evidence import Archive, Lost, Read
+from services.ledger.importing import Batch, Imports, KeepBatch, Run, accounts_of
 from services.ledger.model import Account, KeepPosting, Loaded, Posting
 from services.ledger.prices import Prices
 from services.ledger.reading import uid_of
@@ -34,6 +35,7 @@ class Witnessing(Accounts):
             lost=loaded.lost,
             sums=loaded.witnessed,
         )
+        self.imports = Imports(loaded.runs, known=archive.known, owner=self.witness.owner, prices=prices)
         told = [a.transcript for a in self._accounts.values() if a.transcript is not None]
         self.node.transcript = sum(told) if told else None
 
@@ -65,15 +67,34 @@ class Witnessing(Accounts):
 
     def _book(self, account: Account, rows: Iterable[Posting]) -> None:
         for row in rows:
+            self._add(account, row)
             for sums in (account, self.node):
-                sums.add(row.sum())
                 sums.burn.add(row.at, row.use.cost)
-            quarter = periods.quarter_of(row.at)
-            self._quarters[quarter] = self._quarters.get(quarter, 0) + row.use.cost
-            for period, first in self._since.items():
-                if first is None or row.at >= first:
-                    self._spent[period] += row.use.cost
         self._burning.add(account.uid)
+
+    def _add(self, account: Account, row: Posting) -> None:
+        for sums in (account, self.node):
+            sums.add(row.sum())
+        quarter = periods.quarter_of(row.at)
+        self._quarters[quarter] = self._quarters.get(quarter, 0) + row.use.cost
+        for period, first in self._since.items():
+            if first is None or row.at >= first:
+                self._spent[period] += row.use.cost
+
+    def imported(self, run: Run, batch: Batch, now: datetime) -> tuple[Run, list[Effect]]:
+        """Some lines of an import. What was spent long ago says nothing of how fast money is spent now."""
+        then, messages, rows = self.imports.batch(run, batch)
+        effects: list[Effect] = [then]
+        if not messages:
+            return then, effects
+        for uid, made in accounts_of(messages, batch.calls).items():
+            if uid not in self._accounts:
+                self._accounts[uid] = Account(uid, uid, made.cwd, made.kind, made.opened_at, shown=False)
+                effects.append(made)
+        for row in rows:
+            self._add(self._accounts[row.uid], row)
+        effects += [KeepBatch(messages, rows), *self._roll(now), self._total(now)]
+        return then, [*effects, *self._crossed_periods(now), *self._settle_all(now)]
 
     def book(self, rows: Sequence[Posting], now: datetime) -> list[Effect]:
         """Keep postings of one session, and say what they change."""

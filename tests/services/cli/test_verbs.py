@@ -383,6 +383,70 @@ def test_cost(stage: Stage) -> None:
     play(stage, body)
 
 
+def test_cost_by(stage: Stage) -> None:
+    tokens = {"input": 1, "output": 2, "cache_read": 3, "cache_write": 4}
+    rows = [
+        {"key": "2026-11-20", "spent_usd": 1.25, "turns": 3, "tokens": tokens},
+        {"key": "=cmd()", "spent_usd": 0, "turns": 1, "tokens": tokens, "unpriced": True},
+    ]
+
+    async def body(stage: Stage) -> None:
+        stage.services()
+        stage.on(t.LEDGER_QUERY, {"by": "day", "rows": rows, "total_usd": 1.25})
+        result = await stage.pointsman("cost", "--by", "day", "--since", "2026-11-01T00:00:00Z")
+        assert result.code == 0, result.err
+        assert [line.split()[:2] for line in result.out.splitlines()] == [
+            ["DAY", "SPENT"], ["2026-11-20", "$1.25"], ["=cmd()", "unpriced"], ["all", "$1.25"],
+            ["?,", "unpriced:"],
+        ]  # fmt: skip
+        _, command = stage.asked[-1]
+        assert (command["by"], command["since"]) == ("day", "2026-11-01T00:00:00Z")
+        result = await stage.pointsman("cost", "--csv", "--since", "7d")
+        assert result.out.splitlines()[1].startswith("2026-11-20,,1.250000000000,0,3,1,2,3,4")
+        assert result.out.splitlines()[2].startswith("'=cmd(),,0.000000000000,1")
+        assert stage.asked[-1][1]["by"] == "session"
+        assert (await stage.pointsman("cost", "--by", "model", "--json")).json["total_usd"] == 1.25
+        for wrong in (["--since", "soon"], ["demo", "--by", "day"], ["demo", "more"]):
+            assert (await stage.pointsman("cost", *wrong)).code == 2
+
+    play(stage, body)
+
+
+def test_cost_import(stage: Stage) -> None:
+    counts = {"files": 1, "lines": 1200, "added": 7, "duplicates": 12, "broken": 2}
+    (stage.folder / "past").mkdir()
+
+    async def body(stage: Stage) -> None:
+        stage.services()
+        stage.on(t.LEDGER_IMPORT, counts)
+        result = await stage.pointsman("cost", "import", str(stage.folder / "past"), "--json")
+        assert (result.code, {k: v for k, v in result.json.items() if v}) == (0, counts)
+        assert stage.asked[-1][1]["paths"] == [str(stage.folder / "past")]
+        result = await stage.pointsman("cost", "import", str(stage.folder / "past"))
+        assert "1,200 lines: 7 calls of models added." in result.out
+        assert "2 lines could not be read" in result.out
+        assert (await stage.pointsman("cost", "import", str(stage.folder / "gone"))).code == 2
+
+    play(stage, body)
+
+
+def test_a_drift_is_told(stage: Stage) -> None:
+    async def body(stage: Stage) -> None:
+        stage.services()
+        stage.say(t.LEDGER_TOTAL, total())
+        more: dict[str, Any] = {
+            "drift_usd": -0.5,
+            "drift_cause": "its prices are old",
+            "unpriced": ["my-model"],
+        }
+        stage.say(t.LEDGER_SESSION, cost(**more), session="demo")
+        out = (await stage.pointsman("cost")).out
+        assert "demo: $0.5000 less than its transcripts say: its prices are old." in out
+        assert "demo: no price is known for my-model." in out
+
+    play(stage, body)
+
+
 def test_budget(stage: Stage) -> None:
     async def body(stage: Stage) -> None:
         stage.on(t.LEDGER_SESSION_BUDGET, {})

@@ -73,7 +73,7 @@ class World:
         self.default = default_budget_usd
         self.db = database or in_memory()
         self.store = Store(self.db)
-        self.evidence = EvidenceStore(self.db)
+        self.evidence = EvidenceStore(self.db, self.store)
         self.standing = Standing(self.db.mailbox)
         self.mailbox = Mailbox(self.db.mailbox)
         self.said: list[Effect] = []
@@ -89,6 +89,7 @@ class World:
                 followed=list(self.evidence.followed()),
                 lost=list(self.evidence.lost()),
                 witnessed=list(self.evidence.sums()),
+                runs=list(self.evidence.runs()),
             ),
             recall=self.store.near,
             archive=self.evidence.archive,

@@ -22,6 +22,7 @@ from services._process.context import Context
 from services._process.home import Home
 from services._process.logs import captured_log
 from services.ledger.shell import serve
+from tests.services.ledger import corpus
 from tests.services.ledger.support import UID, fact_of, report
 
 NODE = "pointsman/node"
@@ -257,5 +258,30 @@ def test_damaged_sums_are_made_again_at_start(tmp_path: Path) -> None:
             assert stand.total()["spent_usd"] == 2
             assert stand.registry.get_sample_value("pointsman_ledger_rebuilds_total") == 1
             assert any("made again" in line["event"] for line in stand.log)
+
+    with_stand(tmp_path, test)
+
+
+def test_an_import_over_the_bus(tmp_path: Path) -> None:
+    projects = tmp_path / "projects"
+    corpus.write(projects)
+
+    async def test(stand: Stand) -> None:
+        async with stand.running():
+            for n, paths in enumerate((["projects"], [str(tmp_path / "never")], [])):
+                reply = await stand.ask("ledger/import", {"id": f"bad{n}", "paths": paths})
+                assert reply["error"]["code"] == "bad_request"
+            stand.broker.publish(
+                f"{NODE}/ledger/import", msgspec.json.encode({"id": "i1", "paths": [str(projects)]})
+            )
+            while not stand.broker.said(t.REPLIES, id="i1"):  # noqa: ASYNC110  # a thread reads
+                await trio.sleep(0.01)
+            reply = msgspec.json.decode(stand.broker.said(t.REPLIES, id="i1")[-1])
+            assert (reply["ok"], reply["result"]["added"]) == (True, len(corpus.CALLS))
+            assert stand.total()["spent_usd"] == corpus.TOTAL_USD
+            events = [msgspec.json.decode(raw) for raw in stand.broker.said(t.LEDGER_EVENTS)]
+            assert {event["id"] for event in events if event["action"] == "import_progress"} == {"i1"}
+        async with stand.running():
+            assert stand.total()["spent_usd"] == corpus.TOTAL_USD
 
     with_stand(tmp_path, test)
