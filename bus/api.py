@@ -5,6 +5,7 @@ Both pass the same contract suite (tests/bus/test_contract.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,4 +95,10 @@ class Bus(Protocol):
 
     async def receive(self) -> Received | Connected:
         """The next message; `Connected` comes first and after each reconnect."""
+        ...
+
+    async def deliver(self, handler: Callable[[Received | Connected], None]) -> None:
+        """Hand every message to ``handler``, until cancelled: `receive` for ever, but sooner. What the
+        handler raises ends the connection's task, or this one.
+        """
         ...

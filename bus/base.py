@@ -4,6 +4,7 @@ subscriptions, own snapshots, and handing on what comes in. A kind of connection
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ class Counters:
     corrected: int = 0  # foreign or old snapshots under rows that we own
 
 
-class BusBase:
+class BusBase(ABC):
     """Implements `bus.api.Bus` but for the way out: `_wake`, `_send_subscribe`, `_send_unsubscribe`.
 
     ``service`` is the name of the service that this process is, or None for a client. A service has a last
@@ -74,20 +75,25 @@ class BusBase:
 
     # what a kind of connection must add
 
+    @abstractmethod
     def _wake(self) -> None:
         """There is something in the queue."""
-        raise NotImplementedError
 
+    def _hurry(self) -> None:
+        """There is something in the queue that somebody waits for."""
+        self._wake()
+
+    @abstractmethod
     def _send_subscribe(self, filters: list[tuple[str, int]]) -> None:
         """Ask the broker now, if there is a connection; else it is done on connecting."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _send_unsubscribe(self, topic: str) -> None:
-        raise NotImplementedError
+        """Likewise."""
 
+    @abstractmethod
     def _pending_subscriptions(self) -> bool:
         """Whether the broker has not yet acknowledged all."""
-        raise NotImplementedError
 
     # bus.api.Bus
 
@@ -140,7 +146,10 @@ class BusBase:
         if row.kind is Kind.SNAPSHOT:
             self._snapshots.set(row, topic, raw)
         if self._out.put(row, topic, raw):
-            self._wake()
+            if row.urgent and raw:
+                self._hurry()
+            else:
+                self._wake()
 
     async def room(self) -> None:
         while self._out.bulk_high:
@@ -155,6 +164,13 @@ class BusBase:
         while not self._in:
             self._received_in_a_row = 0
             await self._in_lot.park()
+        return self._pop()
+
+    async def deliver(self, handler: Callable[[Received | Connected], None]) -> None:
+        while True:
+            handler(await self.receive())
+
+    def _pop(self) -> Received | Connected:
         message = self._in.popleft()
         if isinstance(message, Received):
             self._in_bytes -= len(message.payload)

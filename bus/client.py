@@ -1,17 +1,21 @@
-"""The bus over MQTT 3.1.1: paho's packets, trio's waiting. The only importer of paho.
+"""The bus over MQTT 3.1.1: paho's connection, trio's waiting. The only importer of paho.
 
 Theory of operation. `run` holds a connection for as long as it is not stopped: it reads the address again,
 connects, and then three tasks drive paho's external loop (`loop_read`, `loop_write`, `loop_misc`) until one
-of them finds the connection gone; then everything begins again after a pause that grows.
+of them finds the connection gone; then everything begins again after a pause that grows. PUBLISH and PUBACK
+are read and written here (`bus.packets`), everything else is paho's: connecting, the will, subscriptions,
+keepalive, the goodbye.
 
 A new paho client is made for each connection and always with a clean session: what must survive lives in
-`bus.queues` and `bus.snapshots`, never in paho or in the broker. A message leaves our queue when paho takes
-it; QoS 1 ones are remembered until their PUBACK and wait again when the connection breaks first. A PUBACK
-means that the broker had it, and nothing more (contract, section 2). paho gets little at a time, so that
-what is urgent finds at most 64 KiB before it.
+`bus.queues` and `bus.snapshots`, never in paho or in the broker. A message leaves our queue when it is
+written; QoS 1 ones are remembered until their PUBACK and wait again when the connection breaks first. A
+PUBACK means that the broker had it, and nothing more (contract, section 2). Little is written at a time, so
+that what is urgent finds at most 64 KiB before it.
 
-No callback of paho's is set for PUBACKs: the second callback API builds two objects for each message, also
-of QoS 0; the state of the message's info is looked at instead.
+Three things for whom somebody waits: an urgent row's message is given to the kernel by `publish` itself;
+what follows it lingers for a moment, and then goes out together, because each write to a socket wakes the
+broker, which takes the processor from those who are on the urgent one's way (measured: the dearest of all);
+and `deliver` has messages handled by the task that read them.
 
 Over 400 lines because the life of a connection is one piece: its tasks share every field.
 """
@@ -20,16 +24,16 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import trio
-from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo
+from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from bus import packets
 from bus import topics as t
 from bus.address import (
     BusAddress,
@@ -41,9 +45,11 @@ from bus.address import (
     unreachable,
     unreadable,
 )
-from bus.base import OFFLINE, BusBase
+from bus.api import Connected, Received
+from bus.base import CHECKPOINT_EVERY, OFFLINE, BusBase
 from bus.errors import BusDownError
 from bus.link import UNSENT_MAX, Link, connect
+from bus.packets import PacketError
 from bus.queues import Entry
 from bus.topics import Kind
 
@@ -58,7 +64,8 @@ TICK_S = 1.0  # loop_misc: keepalive
 WATCH_OWN_S = 3.0  # after connecting: what is retained comes within milliseconds of the subscription
 IN_FLIGHT_MAX = 256  # QoS 1 messages without their PUBACK
 FILTERS_PER_PACKET = 50
-READ_BEFORE_CHECKPOINT = 256  # messages read in one go before other tasks get their turn
+LINGER_S = 0.01  # after something urgent, before the rest: see the module
+FIRST_NUMBER = 0x8000  # of our packets; paho counts its own from 1
 STOP_S = 1.0  # for what is still queued when we stop
 
 
@@ -80,7 +87,6 @@ class _Client(Client):
             protocol=MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
         )
-        self.max_inflight_messages_set(4 * IN_FLIGHT_MAX)  # ours is the limit
 
     def _create_socket(self) -> Any:
         return self._link
@@ -114,7 +120,10 @@ class MqttBus(BusBase):
         self._writer_lot = trio.lowlevel.ParkingLot()
         self._idle_lot = trio.lowlevel.ParkingLot()  # everything went out
         self._changed_lot = trio.lowlevel.ParkingLot()  # connection or trouble changed
-        self._in_flight: deque[tuple[MQTTMessageInfo, Entry]] = deque()
+        self._in_flight: dict[int, Entry] = {}  # by packet number, in the order in which they were sent
+        self._number = 0
+        self._hurried_at = -LINGER_S
+        self._handler: Callable[[Received | Connected], None] | None = None
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBE's message id → filters without a SUBACK
         self._let_in = False
         self._refused: str | None = None
@@ -184,6 +193,15 @@ class MqttBus(BusBase):
             return
         raise self._trouble or BusDownError(f"no connection to the bus within {timeout_s:g} s")
 
+    async def deliver(self, handler: Callable[[Received | Connected], None]) -> None:
+        while self._in:
+            handler(await self.receive())
+        self._handler = handler
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._handler = None
+
     # one connection
 
     async def _connection(self) -> None:
@@ -200,7 +218,6 @@ class MqttBus(BusBase):
         who = self._router.node if self._status_topic is None else self._status_topic.split("/")[-2]
         client = _Client(link, f"{who[:16]}-{secrets.token_hex(6)}")
         client.on_connect = self._on_connect
-        client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
         client.on_socket_register_write = self._on_register_write
         client.username_pw_set(address.username, address.password)
@@ -217,7 +234,7 @@ class MqttBus(BusBase):
         finally:
             self._client = self._link = self._scope = None
             self._asked.clear()
-            unacknowledged = [entry for _, entry in self._in_flight]
+            unacknowledged = list(self._in_flight.values())
             self._in_flight.clear()
             self._out.lost(unacknowledged)
             self._end_connection()
@@ -238,14 +255,14 @@ class MqttBus(BusBase):
         assert client is not None  # noqa: S101  # set by _connection
         assert link is not None  # noqa: S101
         while True:
-            link.dry = False
-            count = 0
-            while not link.dry and count < READ_BEFORE_CHECKPOINT and self._has_room():
-                self._check(client.loop_read(), address)
-                count += 1
-            if self._in_flight:
-                self._acknowledge()
-            if not link.dry:
+            try:
+                dry = self._read_some(client, link, address)
+            except (OSError, PacketError):
+                raise _Lost(self._gone(address)) from None
+            self._hand_on()
+            if link.unsent:
+                self._wake()
+            if not dry:
                 await trio.lowlevel.checkpoint()
                 if not self._has_room():
                     await self._wait_for_room()
@@ -255,13 +272,49 @@ class MqttBus(BusBase):
                 except (trio.ClosedResourceError, OSError):
                     raise _Lost(self._gone(address)) from None
 
+    def _read_some(self, client: _Client, link: Link, address: BusAddress) -> bool:
+        """At most `CHECKPOINT_EVERY` packets. Returns whether that was all."""
+        count = 0
+        while count < CHECKPOINT_EVERY and self._has_room():
+            found = link.packets.take()
+            if found is None:
+                if not link.fill():
+                    return True
+                continue
+            count += 1
+            message = packets.published(*found)
+            if message is not None:
+                if message.number:
+                    link.write(packets.puback(message.number))
+                if message.topic is None:
+                    self.counters.unknown_topics += 1
+                else:
+                    self._incoming(message.topic, message.payload, message.retained)
+                continue
+            number = packets.acknowledged(found[1])
+            if number is not None and number in self._in_flight:
+                self._acknowledge(number)
+                continue
+            link.aside(found[1])
+            while link.pending():
+                self._check(client.loop_read(), address)
+        return False
+
+    def _hand_on(self) -> None:
+        while self._handler is not None and self._in:
+            self._handler(self._pop())
+
     async def _write(self, address: BusAddress) -> None:
         client, link = self._client, self._link
         assert client is not None  # noqa: S101  # set by _connection
         assert link is not None  # noqa: S101
         while True:
-            fed = self._feed(client, link)
-            self._check(client.loop_write(), address)
+            rest = self._hurried_at + LINGER_S - trio.current_time()
+            if rest > 0:
+                await trio.sleep(rest)
+            fed = self._feed(link)
+            if client.want_write():
+                self._check(client.loop_write(), address)
             try:
                 link.flush()
                 if link.unsent or client.want_write():
@@ -274,33 +327,53 @@ class MqttBus(BusBase):
             except (trio.ClosedResourceError, OSError):
                 raise _Lost(self._gone(address)) from None
 
-    def _feed(self, client: _Client, link: Link) -> bool:
-        """Give paho what is urgent now, and little. Returns whether more may follow at once."""
+    def _feed(self, link: Link) -> bool:
+        """Write what is urgent now, and little. Returns whether more may follow at once."""
         if not self._let_in:
             return False
-        room = UNSENT_MAX - link.unsent
-        while room > 0 and len(self._in_flight) < IN_FLIGHT_MAX:
+        while link.unsent < UNSENT_MAX and len(self._in_flight) < IN_FLIGHT_MAX:
             entry = self._out.take()
             if entry is None:
                 return False
-            row = entry.row
-            info = client.publish(entry.topic, entry.payload, row.qos, row.retain)
-            room -= len(entry.payload) + len(entry.topic) + 8
-            if row.qos:
-                self._in_flight.append((info, entry))
-            self._handed_over(row, entry.topic)
-        return room <= 0
+            self._write_entry(link, entry)
+        return link.unsent >= UNSENT_MAX
 
-    def _acknowledge(self) -> None:
-        waiting = self._in_flight
-        full = len(waiting) >= IN_FLIGHT_MAX
-        while waiting and waiting[0][0].is_published():
-            _, entry = waiting.popleft()
-            if entry.row.kind is Kind.SNAPSHOT:
-                self._snapshots.acknowledged(entry.topic, entry.payload)
-        if not waiting:
+    def _write_entry(self, link: Link, entry: Entry) -> None:
+        row, number = entry.row, 0
+        if row.qos:
+            number = self._next_number()
+            self._in_flight[number] = entry
+        link.write(packets.publish(entry.topic, entry.payload, qos=row.qos, retain=row.retain, number=number))
+        self._handed_over(row, entry.topic)
+
+    def _next_number(self) -> int:
+        while True:
+            self._number = (self._number + 1) % FIRST_NUMBER
+            if FIRST_NUMBER + self._number not in self._in_flight:
+                return FIRST_NUMBER + self._number
+
+    def _hurry(self) -> None:
+        link = self._link
+        if link is not None and self._let_in:
+            while self._out.urgent and link.unsent < UNSENT_MAX and len(self._in_flight) < IN_FLIGHT_MAX:
+                entry = self._out.take()
+                if entry is not None:
+                    self._write_entry(link, entry)
+            self._hurried_at = trio.current_time()
+            with suppress(OSError):  # the writer finds it as well, and says what follows
+                link.flush()
+            if not link.unsent and not len(self._out):
+                return
+        self._wake()
+
+    def _acknowledge(self, number: int) -> None:
+        full = len(self._in_flight) >= IN_FLIGHT_MAX
+        entry = self._in_flight.pop(number)
+        if entry.row.kind is Kind.SNAPSHOT:
+            self._snapshots.acknowledged(entry.topic, entry.payload)
+        if not self._in_flight:
             self._idle_lot.unpark_all()
-        if full and len(waiting) < IN_FLIGHT_MAX:
+        if full:
             self._wake()
 
     async def _tick(self, address: BusAddress) -> None:
@@ -350,14 +423,6 @@ class MqttBus(BusBase):
             self._ask(client, filters[at : at + FILTERS_PER_PACKET])
         self._all_acknowledged()
         self._wake()
-
-    def _on_message(self, _client: Client, _user: Any, message: MQTTMessage) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            self.counters.unknown_topics += 1
-            return
-        self._incoming(topic, bytes(message.payload), message.retain)
 
     def _on_subscribe(
         self, _client: Client, _user: Any, message_id: int, reasons: list[ReasonCode], _properties: Any

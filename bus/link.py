@@ -1,5 +1,7 @@
-"""A connected socket in the form that paho wants, with two buffers: paho reads a message in three system
-calls and writes each in one; with these, many messages share one.
+"""A connected socket with two buffers, so that many packets share a system call, in the form that paho wants.
+
+What comes in is cut into packets: those for paho are put aside for it (`Link.aside`), the rest is the
+connection's (`bus.client`).
 
 `connect` does the slow parts (name look-up, TCP, TLS) without blocking trio, which paho would.
 """
@@ -11,6 +13,8 @@ import socket
 import ssl
 
 import trio
+
+from bus.packets import Packets
 
 READ_BYTES = 128 * 1024
 UNSENT_MAX = 64 * 1024  # beyond it paho is told to wait: what is here can no longer be overtaken
@@ -58,35 +62,43 @@ async def _handshake(raw: socket.socket, tls: ssl.SSLContext, host: str) -> ssl.
 
 
 class Link:
-    """paho's ``SocketLike``. ``dry`` is true once a read found nothing; ``unsent`` counts bytes not yet given
-    to the kernel.
-    """
+    """paho's ``SocketLike``. ``unsent`` counts bytes not yet given to the kernel."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.dry = False
-        self._in = b""
-        self._at = 0
+        self.packets = Packets()
+        self._aside = bytearray()
         self._out = bytearray()
 
     @property
     def unsent(self) -> int:
         return len(self._out)
 
+    def fill(self) -> bool:
+        """Read once into `packets`. False: there is nothing. Raises OSError, also when the peer hung up."""
+        try:
+            data = self.sock.recv(READ_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        if not data:
+            raise ConnectionResetError("the broker hung up")
+        self.packets.feed(data)
+        return True
+
+    def aside(self, packet: bytes) -> None:
+        """A packet for paho: it may `recv` now."""
+        self._aside += packet
+
     def recv(self, size: int) -> bytes:
-        at = self._at
-        if at >= len(self._in):
-            self._in, self._at, at = b"", 0, 0
-            try:
-                self._in = self.sock.recv(READ_BYTES)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                self.dry = True
-                raise BlockingIOError from None
-            if not self._in:
-                return b""
-        data = self._in[at : at + size]
-        self._at = at + len(data)
+        if not self._aside:
+            raise BlockingIOError
+        data = bytes(self._aside[:size])
+        del self._aside[:size]
         return data
+
+    def write(self, packet: bytes) -> None:
+        """A packet of our own, to go out with the next `flush`."""
+        self._out += packet
 
     def send(self, data: bytes | bytearray) -> int:
         if len(self._out) >= UNSENT_MAX:
@@ -104,7 +116,7 @@ class Link:
             del self._out[:sent]
 
     def pending(self) -> int:
-        return len(self._in) - self._at
+        return len(self._aside)
 
     def fileno(self) -> int:
         return self.sock.fileno()

@@ -64,6 +64,11 @@ class OutQueue:
         """The bulk lane is so full that who fills it should pause."""
         return self.connected and len(self._bulk) > self._bulk_max // BULK_HIGH_DIVISOR
 
+    @property
+    def urgent(self) -> bool:
+        """Something waits in the first lane."""
+        return bool(self._first)
+
     def put(self, row: Topic, topic: str, payload: bytes) -> bool:
         """Take a message, or drop it by policy. Returns whether it was taken."""
         kind = row.kind

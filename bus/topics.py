@@ -66,7 +66,9 @@ PARAMETERS: Mapping[str, re.Pattern[str]] = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Topic:
-    """One row. ``payload`` is the msgspec type of its JSON, or None where it is plain text or varies."""
+    """One row. ``payload`` is the msgspec type of its JSON, or None where it is plain text or varies.
+    ``urgent``: somebody waits for it, so it leaves at once, alone if need be.
+    """
 
     pattern: str
     kind: Kind
@@ -76,6 +78,7 @@ class Topic:
     about: str
     form: Form = Form.JSON
     qos: int = 1
+    urgent: bool = False
     verbs: tuple[str, ...] = ()  # the values of {verb} or {type} in use
     parameters: tuple[str, ...] = field(init=False)
     regex: re.Pattern[str] = field(init=False)
@@ -160,7 +163,12 @@ ERRORS = _event(
     "errors", m.ErrorReport, "services", "A message without an id that could not be acted on.", qos=0
 )
 REPLIES = _event(
-    "replies/{id}", m.Reply, "services", "The owner's answer to the command with this id.", readers=APPROVERS
+    "replies/{id}",
+    m.Reply,
+    "services",
+    "The owner's answer to the command with this id.",
+    readers=APPROVERS,
+    urgent=True,
 )
 
 # ── Sessions ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,6 +210,7 @@ APPROVAL_TOKEN = _snapshot(
     "approvals",
     "That user's token for that approval; cleared once decided.",
     readers=frozenset({"approver", "operator"}),
+    urgent=True,
 )
 APPROVAL_DECISION = _command(
     "approvals/{id}/decision", m.Decision, "approvals", "Approve or deny.", writers=APPROVERS
@@ -273,6 +282,7 @@ FACTS = Topic(
     SERVICES,
     SERVICES,
     "Something that must be counted or decided once.",
+    urgent=True,
     verbs=tuple(m.FACT_TYPES),
 )
 ACKS = _event(

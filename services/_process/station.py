@@ -207,17 +207,18 @@ class Station:
             nursery.start_soon(self._forget)
             nursery.start_soon(self._settle_later)
             nursery.start_soon(self._acknowledge_later)
-            while True:
-                message = await self.bus.receive()
-                if isinstance(message, Connected):
-                    for owner in self.mailbox.owners():
-                        self._send_facts(owner, again=True)
-                    for producer in self.mailbox.producers():
-                        self._ask_again(producer)
-                    for handler in self._on_connected:
-                        self.act(handler(self.context.now()))
-                elif message.node == self.context.config.node.name:
-                    self.receive(message)
+            await self.bus.deliver(self._take)
+
+    def _take(self, message: Received | Connected) -> None:
+        if isinstance(message, Connected):
+            for owner in self.mailbox.owners():
+                self._send_facts(owner, again=True)
+            for producer in self.mailbox.producers():
+                self._ask_again(producer)
+            for handler in self._on_connected:
+                self.act(handler(self.context.now()))
+        elif message.node == self.context.config.node.name:
+            self.receive(message)
 
     def receive(self, message: Received) -> None:
         """Act on one message of our own node. Never raises for what a peer sent."""
