@@ -5,7 +5,7 @@ whichever message is lost, doubled or late, and wherever either side dies.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -67,6 +67,9 @@ class Wire:
     async def room(self) -> None: ...
 
     async def receive(self) -> Received | Connected:
+        raise NotImplementedError
+
+    async def deliver(self, handler: Callable[[Received | Connected], None]) -> None:
         raise NotImplementedError
 
 
