@@ -58,6 +58,7 @@ has tmux || missing="$missing tmux"
 has mosquitto || missing="$missing mosquitto"
 if [ "$want" = dev ]; then
     has mosquitto_pub || missing="$missing mosquitto-clients"
+    has openssl || missing="$missing openssl"
     # The tests start a server of their own; Debian keeps it off the PATH.
     has postgres || ls "${PGLIB:-/usr/lib/postgresql}"/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
     has promtool || missing="$missing prometheus"

@@ -133,9 +133,13 @@ async def bus(world: World, args: Namespace) -> int:
     for key, value in document.items():
         say(f"{key:14} {one_line(str(value)) if value is not None else '–'}")
     secret = f' -u {user} -P "$(cat {file})"' if file else ""
+    here, there = f"-h {host} -p {port}{secret}", f"{config.bus.root}/{config.node.name}"
+    if role == "device":
+        say(f"\nFor example, a press:\n  mosquitto_pub {here} -t {there}/devices/{user}/approve -m '{{}}'")
+        return 0
     say(
-        f"\nFor example, everything that happens here:\n  mosquitto_sub -h {host} -p {port}{secret} "
-        f"-v -t '{config.bus.root}/{config.node.name}/sessions/+/events/+'"
+        f"\nFor example, everything that happens here:\n  mosquitto_sub {here} "
+        f"-v -t '{there}/sessions/+/events/+'"
     )
     return 0
 

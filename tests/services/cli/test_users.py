@@ -112,6 +112,7 @@ def test_bus_says_the_role_of_a_user(listening: Stage) -> None:
         stage.home.write_secret("bus/wall", "x")
         stage.on(t.USER_LIST, {"users": [{"user": "wall", "role": "device", "max_level": "low"}]})
         assert (await stage.pointsman("bus", "--user", "wall", "--json")).json["role"] == "device"
+        assert "devices/wall/approve -m '{}'" in (await stage.pointsman("bus", "--user", "wall")).out
 
     play(listening, body)
 
