@@ -50,6 +50,7 @@ class Policing:
     _approvers: dict[str, Approver]
     _pending: dict[str, Approval]
     find: Callable[[str], Approval | None]
+    tick: Callable[[datetime], list[Effect]]
     _for_devices: Callable[[], list[Effect]]
     _deny_by_rule: Callable[[Approval, Verdict, datetime], list[Effect]]
     _ask: Callable[[Approval, reading.View], list[Effect]]
@@ -126,7 +127,7 @@ class Policing:
             Audit(now, "policy_loaded", "", {"rules": len(rules.rules), "sha256": sha256, "by": by}),
             Publish(t.APPROVAL_EVENTS, m.ApprovalEvent(at=now, action="policy_loaded", reason=text)),
         ]
-        return [*said, *self.hold_against_rules(now), *self._for_devices()]
+        return [*said, *self.tick(now), *self.hold_against_rules(now), *self._for_devices()]
 
     def hold_against_rules(self, now: datetime) -> list[Effect]:
         """Judge again what waits."""

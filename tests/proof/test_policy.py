@@ -182,3 +182,66 @@ def _other(stack: Stack, before: int) -> int | None:
     except (ProcessLookupError, ValueError, IndexError, FileNotFoundError):
         return None
     return pid if pid != before else None
+
+
+TWO = {
+    "questions": [
+        {
+            "question": "Which colour?", "header": "Colour", "multiSelect": False,
+            "options": [{"label": "Red", "description": "warm"}, {"label": "Blue", "description": "cold"}],
+        },
+        {
+            "question": "Which fruits?", "header": "Fruits", "multiSelect": True,
+            "options": [
+                {"label": "Apple", "description": ""}, {"label": "Pear", "description": ""},
+                {"label": "Plum", "description": ""},
+            ],
+        },
+    ]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("desk", ["2.1.329"], indirect=True)
+def test_questions_and_plans_are_answered_from_the_command_line_and_over_the_bus(desk: Desk) -> None:
+    stack, recorder = desk.stack, desk.recorder
+    desk.say(f"TOOL AskUserQuestion {json.dumps(TWO)} ;; SAY done")
+    asked = desk.pending()
+    assert (asked["kind"], asked["expires_at"]) == ("question", None)
+    refused = stack.run("approve", asked["id"])
+    assert (refused.returncode, "pointsman answer" in refused.stderr) == (1, True)
+    # one of the options and some free text; several of the options
+    stack.pointsman("answer", asked["id"], "--answer", "1=Teal, if there is", "--answer", "2=Apple, Plum")
+    outcome = desk.outcome(asked["id"])
+    assert outcome["answers"] == {"Which colour?": "Teal, if there is", "Which fruits?": "Apple, Plum"}
+    desk.over()
+    assert "Teal, if there is" in desk.tools()[-1]["output"]
+    assert "Apple, Plum" in desk.tools()[-1]["output"]
+
+    desk.say("ASK Shall I?|Yes|No ;; SAY done")
+    asked = desk.pending()
+    token = eventually(lambda: recorder.last(f"approvals/{asked['id']}/tokens/operator"), "a token")["token"]
+    told = {"decision": "approve", "token": token}
+    stack.publish(f"approvals/{asked['id']}/decision", {**told, "id": "no-answers"})
+    reply = eventually(lambda: recorder.last("replies/no-answers"), "a refusal")
+    assert reply["error"]["code"] == "bad_request"
+    stack.publish(
+        f"approvals/{asked['id']}/decision", {**told, "id": "answers", "answers": {"Shall I?": "No"}}
+    )
+    assert desk.outcome(asked["id"])["answers"] == {"Shall I?": "No"}
+    desk.over()
+    assert '"Shall I?"="No"' in desk.tools()[-1]["output"]
+
+    stack.publish("sessions/desk/set", {"id": "plan-1", "permission_mode": "plan"})
+    eventually(lambda: desk.state().get("permission_mode") == "plan", "plan mode")
+    desk.say("PLAN first make it work ;; SAY done")
+    plan = desk.pending()
+    assert (plan["kind"], plan["expires_at"]) == ("plan", None)
+    stack.pointsman("deny", plan["id"], "--reason", "make it shorter")
+    desk.over()
+    assert "make it shorter" in desk.tools()[-1]["output"]
+    desk.say("PLAN make it short ;; SAY done")
+    plan = desk.pending()
+    stack.pointsman("approve", plan["id"])
+    desk.over()
+    assert "has approved" in desk.tools()[-1]["output"]
+    assert recorder.all("approvals/events") == []
