@@ -1157,6 +1157,12 @@ class EvictAgent(Command, frozen=True, kw_only=True):
     reason: str
 
 
+class OrphanRemoved(Command, frozen=True, kw_only=True):
+    """tmux → watchdog: something of ours that belonged to no session was cleaned away; for the event."""
+
+    reason: str
+
+
 class Admit(Command, frozen=True, kw_only=True):
     """tmux, ingest → watchdog: may an agent be started? Refused with ``breaker_open`` and ``retry_at``."""
 

@@ -293,6 +293,9 @@ STOP_AGENT = _command(
     "internal/tmux/stop", m.StopAgent, "tmux", "End the agent, keep the session.", writers=SERVICES
 )
 ADMIT = _command("internal/watchdog/admit", m.Admit, "watchdog", "May an agent be started?", writers=SERVICES)
+ORPHAN_REMOVED = _command(
+    "internal/watchdog/orphan", m.OrphanRemoved, "watchdog", "An orphan was removed.", writers=SERVICES
+)
 EVICT_AGENT = _command(
     "internal/ingest/evict", m.EvictAgent, "ingest", "Memory is short: put it to sleep.", writers=SERVICES
 )

@@ -43,6 +43,7 @@ from services.tmux.model import (
     State,
     Wake,
 )
+from services.tmux.orphans import EVERY_S, ORPHAN_S, Orphans
 from services.tmux.steps import OWNER
 from services.tmux.world import TmuxError, World
 
@@ -81,6 +82,7 @@ class Controller(Station):
         )
         for record in records:
             context.log.secret(record.token)
+        self._orphans = Orphans(context.home)
         self._todo: list[Do] = []
         self._checks: list[str] = []
         self._types: list[m.TypeText] = []
@@ -170,6 +172,7 @@ class Controller(Station):
         self.act(self.core.resume(refused, self.context.now()))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(super().run)
+            nursery.start_soon(self._look_for_orphans)
             while True:
                 while self._checks:
                     nursery.start_soon(self._check, self._checks.pop())
@@ -293,7 +296,25 @@ class Controller(Station):
                 log.warning("ending what no record knows", uid=effect.uid)
                 self.world.end_orphan(effect.uid)
             await self.world.clear(effect.uid, effect.window_session)
+            if isinstance(effect, EndOrphan) and not self.world.folder(effect.uid).exists():
+                self._tell_orphan(f"window or directory of {effect.uid}, which no record knows")
             self._wake.set()
+
+    async def _look_for_orphans(self) -> None:
+        """At the start, and every few minutes; again soon when there is something to be looked at twice."""
+        while True:
+            records = {record.uid: record.process for record in self.core.records.values()}
+            for orphan in self._orphans.look(records, trio.current_time()):
+                what = f"{orphan.what} (pid {orphan.process[0]}) of {orphan.uid}, which no record knows"
+                if self._orphans.end(orphan):
+                    self._tell_orphan(what)
+            for path in self._orphans.half_written(self.context.now().timestamp()):
+                self._tell_orphan(f"half-written file {path.name}")
+            await trio.sleep(ORPHAN_S + 1 if self._orphans.suspects else EVERY_S)
+
+    def _tell_orphan(self, what: str) -> None:
+        self.context.log.warning("orphan removed", what=what)
+        self.bus.publish(t.ORPHAN_REMOVED, m.OrphanRemoved(reason=what))
 
     async def _show_hints(self, panes: Iterable[Pane]) -> None:
         """What the session is doing, in its window's status line and title."""

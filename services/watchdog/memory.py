@@ -6,8 +6,9 @@ its environment belongs to whom its parent belongs to, and goes on doing so once
 processes are those below its pid.
 
 The figure is PSS: what several processes share is counted once, in shares. It costs a walk over page tables,
-so it is asked of our own processes alone; where the kernel gives none (``smaps_rollup`` is from 4.14, and may
-be forbidden) it is RSS. Of everybody else one small file is read.
+so it is asked of our own processes alone, and of one whose RSS has not moved only now and then; where the
+kernel gives none (``smaps_rollup`` is from 4.14, and may be forbidden) it is RSS. Of everybody else one small
+file is read.
 
 What a look at 200 processes costs stands in docs/benchmarks.md; it holds up nobody but the watchdog itself.
 """
@@ -20,16 +21,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from services._process.pids import Process
 from services.watchdog.fleet import Usage
 
 MARK = b"POINTSMAN_SESSION_UID="
+FRESH_LOOKS = 10  # an idle process is asked again after 20 s, because others may have left what it shares
+SAME_BYTES = 1 << 20
 YOUNG_SAMPLES = 5  # a process may still become another program (exec) that has the mark
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 UNLIMITED = 1 << 60  # what cgroup v1 says for "no limit" is near 2**63
-
-Process = tuple[int, int]
-"""(pid, start time in clock ticks since boot): never given to another process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,9 @@ class _Known:
     looks: int = 0
     ticks: int = 0  # of CPU, at the last look
     agent: bool | None = None  # is it the session's agent itself?
+    pss: int = 0  # bytes, as asked last: when its RSS was
+    rss: int = 0
+    age: int = 0  # looks since then
 
 
 @dataclass(slots=True)
@@ -174,6 +178,14 @@ class Sampler:
         return environ[at + len(MARK) :].partition(b"\0")[0].decode("ascii", "replace") or None
 
     def _memory(self, pid: int, stat: _Stat) -> int:
+        known = self._known[pid, stat.start]
+        known.age += 1
+        if known.pss and known.age < FRESH_LOOKS and abs(stat.rss_bytes - known.rss) < SAME_BYTES:
+            return known.pss
+        known.pss, known.rss, known.age = self._ask(pid, stat), stat.rss_bytes, 0
+        return known.pss
+
+    def _ask(self, pid: int, stat: _Stat) -> int:
         with suppress(OSError, ValueError, IndexError):
             with open(f"{self._proc}/{pid}/smaps_rollup", "rb", buffering=0) as file:
                 text = file.read(4096)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.api import Received
 from bus.durable import Mailbox
-from bus.effects import Do, Effect, ReplyTo
+from bus.effects import Do, Effect, Publish, ReplyTo
 from services import SERVICES
 from services._process.context import Context
 from services._process.metrics import version
@@ -29,7 +28,7 @@ from services.watchdog.breaker import State
 from services.watchdog.core import Node, Used, Watchdog, World, told
 from services.watchdog.fleet import Limits, Sweep
 from services.watchdog.memory import Sampler, memory_limit
-from services.watchdog.processes import kill_all, kill_service, supervised
+from services.watchdog.processes import alive_for, kill_all, kill_service
 from services.watchdog.pulse import Verdict
 from services.watchdog.repairs import Restart
 
@@ -86,6 +85,9 @@ class Shell:
         )
         for name in SERVICES:
             self._restarts.labels(name)
+        self._orphans = Counter(
+            "pointsman_orphans_removed", "Things of ours without a session", registry=context.registry
+        )
         self._sampled = Gauge(
             "pointsman_memory_sample_seconds", "How long the last look at all processes took",
             registry=context.registry,
@@ -99,6 +101,7 @@ class Shell:
         station.on_message(t.SESSIONS_INDEX, self._index)
         station.on_message(t.SESSION_STATE, self._session)
         station.on_command(t.ADMIT, m.Admit, self._admit)
+        station.on_command(t.ORPHAN_REMOVED, m.OrphanRemoved, self._orphan)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
             await station.run()
@@ -114,8 +117,7 @@ class Shell:
             self._tick()
 
     def _tick(self) -> None:
-        if supervised():  # a watchdog whose loop stands still is ended by the kernel, and started again
-            signal.setitimer(signal.ITIMER_REAL, HANG_S)
+        alive_for(HANG_S)  # a watchdog whose loop stands still is ended by the kernel, and started again
         self._disk_free = self._measure_disk()
         self.mono = trio.current_time()
         world = World(
@@ -185,6 +187,11 @@ class Shell:
     def _admit(self, command: m.Admit, _values: dict[str, str], now: datetime) -> Iterable[Effect]:
         self.watchdog.admit(now)
         return [ReplyTo(command.id)]
+
+    def _orphan(self, command: m.OrphanRemoved, _values: dict[str, str], now: datetime) -> Iterable[Effect]:
+        self._orphans.inc()
+        event = m.WatchdogEvent(at=now, action="orphan_removed", reason=command.reason[:500])
+        return [Publish(t.WATCHDOG_EVENTS, event), ReplyTo(command.id)]
 
     # for metrics, read in a thread of their own
 

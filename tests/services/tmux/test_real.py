@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from ulid import ULID
 
 from bus import messages as m
 from bus import topics as t
@@ -286,6 +290,39 @@ def test_windows_of_others_are_left_alone() -> None:
         assert len([name for name in names.split() if name.startswith("demo-")]) == 1
         await rig.end()
         await rig.shows("demo", "list-sessions", "-F", "#{session_name}")
+
+    run(body)
+
+
+def left_behind(folder: Path, uid: str) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
+    """What is left of an agent whose directory was removed, and of something that an agent started."""
+    folder.mkdir()
+    environ = {"PATH": os.environ["PATH"], "POINTSMAN_SESSION_UID": uid}
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)", str(folder)]
+    with (folder / "out.1").open("wb") as out:
+        agent = subprocess.Popen(sleep, stdout=out, env=environ, start_new_session=True)
+    child = subprocess.Popen(sleep, env=environ, start_new_session=True)
+    shutil.rmtree(folder)
+    return agent, child
+
+
+def test_an_agent_that_no_record_knows_is_ended_at_the_start_and_told() -> None:
+    """Its directory is gone as well; a process beside it that only looks like it lives on."""
+
+    async def body(rig: Rig) -> None:
+        rig.kill_controller()
+        uid = str(ULID())
+        agent, child = left_behind(rig.home.sessions / uid, uid)
+        try:
+            await rig.nursery.start(rig.run_controller)  # type: ignore[attr-defined]  # set by the rig
+            await eventually(lambda: agent.poll() is not None, "the orphan is ended")
+            await eventually(lambda: rig.broker.said(t.ORPHAN_REMOVED), "it is told")
+            assert f"agent (pid {agent.pid}) of {uid}" in rig.broker.said(t.ORPHAN_REMOVED)[0].decode()
+            assert child.poll() is None
+        finally:
+            for process in (agent, child):
+                process.kill()
+                process.wait()
 
     run(body)
 

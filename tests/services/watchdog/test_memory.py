@@ -196,3 +196,13 @@ def test_without_supervisord_nobody_is_ended(yard: Yard, monkeypatch: pytest.Mon
     monkeypatch.delenv("SUPERVISOR_ENABLED", raising=False)
     assert "nobody would start it again" in (processes.kill_service("ledger", child.pid) or "")
     assert child.poll() is None
+
+
+@pytest.mark.parametrize(("environ", "code"), [({"SUPERVISOR_ENABLED": "1"}, -signal.SIGALRM), ({}, 7)])
+def test_a_loop_that_stands_still_is_ended(environ: dict[str, str], code: int) -> None:
+    """Where it is started again."""
+    hangs = "import sys, time; from services.watchdog.processes import alive_for; alive_for(0.05); "
+    done = subprocess.run(
+        [sys.executable, "-c", hangs + "time.sleep(1.0); sys.exit(7)"], env=environ, check=False, timeout=60
+    )
+    assert done.returncode == code

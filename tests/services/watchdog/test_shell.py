@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 import trio
 import trio.testing
 from prometheus_client import CollectorRegistry, Counter
 
 from bus import messages as m
 from bus import topics as t
+from bus.errors import RefusedError
 from bus.memory import MemoryBroker, MemoryBus
+from bus.requests import Requester
 from bus.topics import Topic
 from services._process.config import load_config
 from services._process.context import Context
@@ -208,5 +211,30 @@ def test_bad_payloads_are_no_heartbeats(tmp_path: Path) -> None:
             stand.hung.clear()
             await trio.sleep(11)
             assert stand.standing(t.HEALTH)["services"]["ledger"] == "online"
+
+    with_stand(tmp_path, test)
+
+
+def test_admission_orphans_and_sessions_over_the_bus(tmp_path: Path) -> None:
+    """While the breaker is open a service is refused; what others clean away becomes an event."""
+
+    async def test(stand: Stand) -> None:
+        async with stand.running():
+            ask = Requester(stand.services["tmux"], by="service-tmux", via="bus").ask
+            wanted = m.Admit(session="web", what="create")
+            assert await ask(t.ADMIT, wanted) == {}
+            stand.services["ledger"].publish(
+                t.SERVICE_HEALTH, heartbeat("ledger", stand.now(), rss_bytes=900 << 20), self="ledger"
+            )
+            await trio.sleep(3)
+            with pytest.raises(RefusedError) as refused:
+                await ask(t.ADMIT, wanted)
+            assert refused.value.code == "breaker_open"
+            assert stand.standing(t.BREAKER)["state"] == "open"
+            assert stand.registry.get_sample_value("pointsman_breaker_state", {"state": "open"}) == 1
+            stand.services["tmux"].publish(t.ORPHAN_REMOVED, m.OrphanRemoved(reason="agent of nobody"))
+            await trio.sleep(1)
+            assert stand.events() == [("breaker_opened", ""), ("orphan_removed", "")]
+            assert stand.registry.get_sample_value("pointsman_orphans_removed_total") == 1
 
     with_stand(tmp_path, test)
