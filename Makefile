@@ -32,6 +32,7 @@ demo: setup  ## The same with a scripted model: no account, no cost
 setup-dev:  ## What the tests need beside that: tools, and the Claude Code CLI versions from npm
 	@scripts/setup.sh dev
 	@$(PY) -m tests.support.cli_versions
+	@$(PY) -m tests.support.ccusage >/dev/null
 
 test: setup-dev lint types  ## Set up, then lint, types and all tests
 	$(PY) -m pytest -n 3 --dist=loadfile

@@ -47,22 +47,24 @@ class Prices:
     """Remembers what it has asked for."""
 
     def __init__(self) -> None:
-        self._rates: dict[tuple[str, date, bool], Rates | None] = {}
+        self._rates: dict[tuple[str, date, bool, bool], Rates | None] = {}
 
-    def rates(self, model: str, at: datetime, *, long: bool = False) -> Rates | None:
-        key = (model, at.date(), long)
+    def rates(self, model: str, at: datetime, *, long: bool = False, fast: bool = False) -> Rates | None:
+        key = (model, at.date(), long, fast)
         if key not in self._rates:
-            self._rates[key] = _ask(model, at.date(), LONG + _PROBE if long else 0)
+            self._rates[key] = _ask(model, at.date(), LONG + _PROBE if long else 0, fast=fast)
         return self._rates[key]
 
     def total(self, model: str, at: datetime, use: Use) -> int | None:
         """Of any number of calls. Tokens alone: ``use.cost`` is not looked at."""
         return _times(self.rates(model, at), use, 0)
 
-    def call(self, model: str, at: datetime, use: Use, searches: int = 0) -> int | None:
-        """Of one call."""
+    def call(
+        self, model: str, at: datetime, use: Use, searches: int = 0, *, fast: bool = False
+    ) -> int | None:
+        """Of one call. ``fast``: it was answered in the faster, dearer way."""
         long = use.input + use.cache_read + use.cache_write > LONG
-        return _times(self.rates(model, at, long=long), use, searches)
+        return _times(self.rates(model, at, long=long, fast=fast), use, searches)
 
 
 def _times(rates: Rates | None, use: Use, searches: int) -> int | None:
@@ -81,16 +83,20 @@ def _times(rates: Rates | None, use: Use, searches: int) -> int | None:
     )
 
 
-def _ask(model: str, day: date, before: int) -> Rates | None:
+def _ask(model: str, day: date, before: int, *, fast: bool) -> Rates | None:
     """``before``: tokens of ordinary input in the same call, whose own price is taken off again."""
-    found = _NAME.search(model)
-    name, provider = (found[0].lower(), "anthropic") if found else (model, None)
+    match = _NAME.search(model)
+    name, provider = (match[0].lower(), "anthropic") if match else (model, None)
     at = datetime.combine(day, time(12), UTC)
 
     def price(**tokens: int) -> Decimal:
         tokens["input_tokens"] = tokens.get("input_tokens", 0) + before
         usage = Usage(**tokens)
-        return calc_price(usage, name, provider_id=provider, genai_request_timestamp=at).total_price
+        context = {"speed": "fast"} if fast else None
+        found = calc_price(
+            usage, name, provider_id=provider, genai_request_timestamp=at, price_context=context
+        )
+        return found.total_price
 
     try:
         base = price()

@@ -31,6 +31,7 @@ class Call(NamedTuple):
     model: str
     use: Use
     searches: int
+    fast: bool
     conversation: str
     cwd: str
     said: int | None
@@ -67,6 +68,7 @@ class _Usage(Struct):
     cache_creation_input_tokens: int | None = None
     cache_creation: _Writes | None = None
     server_tool_use: _Searches | None = None
+    speed: Any = None
 
 
 class _Message(Struct):
@@ -113,6 +115,7 @@ def read_line(line: bytes) -> Call | None:
         _text(message.model) or "unknown",
         use,
         searches,
+        usage.speed == "fast",
         _text(found.sessionId),
         _text(found.cwd),
         _said(found.costUSD),

@@ -338,7 +338,7 @@ def exceeds(drift: int, spent: int) -> bool:
 
 def message_of(call: Call, prices: Prices, uid: str, at: datetime, *, booked: bool) -> Message:
     """With its price: the table's, else the line's own."""
-    cost = prices.call(call.model, at, call.use, call.searches)
+    cost = prices.call(call.model, at, call.use, call.searches, fast=call.fast)
     if cost is None:
         cost = call.said
     use = call.use._replace(cost=cost or 0)

@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 VERSIONS = ("2.1.329", "2.1.119", "2.1.42")
@@ -53,9 +53,7 @@ def claude_path(version: str = VERSIONS[0]) -> Path:
     executable = home / "claude"
     if executable.exists():
         return executable
-    with _locked(cache_dir() / f"claude-{version}.lock"):
-        if not executable.exists():
-            _install(version, home)
+    npm_install(f"{PACKAGE}@{version}", home, done="claude", finish=lambda root: _put_entry(root, version))
     return executable
 
 
@@ -74,39 +72,54 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _install(version: str, home: Path) -> None:
+def npm_install(
+    package: str, home: Path, *, done: str = "node_modules", finish: Callable[[Path], None] | None = None
+) -> None:
+    """Install a package of npm into a directory that is there whole or not at all. Two at once do it once.
+
+    ``finish`` adds what is missing before it appears; ``done`` is in the directory once it is whole. Raises
+    `CliUnavailableError`.
+    """
+    with _locked(home.with_name(f"{home.name}.lock")):
+        if not (home / done).exists():
+            _install(package, home, finish)
+
+
+def _install(package: str, home: Path, finish: Callable[[Path], None] | None) -> None:
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         missing = " and ".join(name for name, found in (("npm", npm), ("node", node)) if found is None)
         raise CliUnavailableError(
-            f"{missing} not found, needed to install Claude Code {version} for the tests: install Node.js 18 "
+            f"{missing} not found, needed to install {package} for the tests: install Node.js 18 "
             "or later with npm (Debian and Ubuntu: `apt install nodejs npm`; macOS: `brew install node`), "
             "then run it again"
         )
-    temporary = Path(tempfile.mkdtemp(prefix=f".claude-{version}-", dir=home.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
     try:
-        command = [npm, "install", "--prefix", str(temporary), "--no-audit", "--no-fund", "--no-save"]
+        command = [
+            npm,
+            "install",
+            "--prefix",
+            str(temporary),
+            "--no-audit",
+            "--no-fund",
+            "--no-save",
+            package,
+        ]
         try:
-            done = subprocess.run(
-                [*command, f"{PACKAGE}@{version}"],
-                capture_output=True,
-                text=True,
-                timeout=INSTALL_TIMEOUT_S,
-                check=False,
+            ran = subprocess.run(
+                command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False
             )
         except subprocess.TimeoutExpired:
             raise CliUnavailableError(
-                f"npm took over {INSTALL_TIMEOUT_S:.0f} s to install {PACKAGE}@{version}"
+                f"npm took over {INSTALL_TIMEOUT_S:.0f} s to install {package}"
             ) from None
-        if done.returncode != 0:
-            last = "\n".join((done.stderr or done.stdout).splitlines()[-12:])
-            raise CliUnavailableError(
-                f"npm could not install {PACKAGE}@{version} (exit {done.returncode}):\n{last}"
-            )
-        _put_entry(temporary, version)
-        shutil.rmtree(
-            home, ignore_errors=True
-        )  # what is there has no `claude`: the leavings of someone's hand
+        if ran.returncode != 0:
+            last = "\n".join((ran.stderr or ran.stdout).splitlines()[-12:])
+            raise CliUnavailableError(f"npm could not install {package} (exit {ran.returncode}):\n{last}")
+        if finish is not None:
+            finish(temporary)
+        shutil.rmtree(home, ignore_errors=True)  # what is there is not whole: the leavings of someone's hand
         temporary.rename(home)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from services.ledger.model import Use
+
 OPUS, HAIKU, SONNET = "claude-opus-4-6", "claude-haiku-4-5-20251001", "claude-sonnet-4-5-20250929"
 
 # name → (model, day, input, output, cache read, 5-minute writes, 1-hour writes)
@@ -54,10 +56,28 @@ def by_hand() -> dict[str, int]:
 
 def _line(name: str, session: str, cwd: str, *, whole: bool = True, **more: Any) -> str:
     model, day, input_, output, read, w5, w1 = CALLS[name]
+    use = Use(0, input_, output if whole else 1, read, w5 + w1, w5, w1)
+    return line_of(model, use, session, cwd=cwd, name=name, day=day, **more)
+
+
+def line_of(
+    model: str,
+    use: Use,
+    session: str,
+    *,
+    cwd: str = "/w",
+    name: str = "x",
+    day: str = "2026-11-06",
+    **more: Any,
+) -> str:
+    """The line of a call."""
     usage = {
-        "input_tokens": input_, "output_tokens": output if whole else 1, "cache_read_input_tokens": read,
-        "cache_creation_input_tokens": w5 + w1,
-        "cache_creation": {"ephemeral_5m_input_tokens": w5, "ephemeral_1h_input_tokens": w1},
+        "input_tokens": use.input, "output_tokens": use.output, "cache_read_input_tokens": use.cache_read,
+        "cache_creation_input_tokens": use.cache_write,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": use.cache_write_5m,
+            "ephemeral_1h_input_tokens": use.cache_write_1h,
+        },
         "service_tier": "standard",
     }  # fmt: skip
     message = {

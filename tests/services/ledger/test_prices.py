@@ -88,3 +88,9 @@ def test_writes_of_unknown_length_cost_as_those_of_five_minutes() -> None:
     assert (
         PRICES.call("claude-opus-5-5", NOW, Use(cache_write=3, cache_write_1h=1)) == 2 * 5_000_000 + 8_000_000
     )
+
+
+def test_a_fast_answer_is_dearer() -> None:
+    use = Use(input=1, output=1)
+    assert PRICES.call("claude-opus-5-5", NOW, use, fast=True) == 8_000_000 + 40_000_000
+    assert PRICES.call("claude-haiku-4-5", NOW, use, fast=True) == 6_000_000  # there is no faster way

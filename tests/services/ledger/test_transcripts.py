@@ -36,7 +36,15 @@ def read(document: object) -> Call | None:
 
 def test_a_call() -> None:
     assert read(line()) == Call(
-        "msg_1/req_1", 1_795_210_087_140, "claude-opus-5-5", Use(0, 10, 5, 3, 7, 2, 5), 0, "c1", "/work", None
+        "msg_1/req_1",
+        1_795_210_087_140,
+        "claude-opus-5-5",
+        Use(0, 10, 5, 3, 7, 2, 5),
+        0,
+        False,
+        "c1",
+        "/work",
+        None,
     )
 
 
@@ -106,9 +114,10 @@ def test_the_largest_telling_counts_and_the_last_among_equals() -> None:
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@given(
-    st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=30), st.binary(max_size=9)
-)
+PART = st.binary(max_size=40).map(lambda raw: raw.replace(b"\n", b""))
+
+
+@given(st.lists(PART, max_size=30), PART)
 def test_every_line_once_from_any_place(parts: list[bytes], last: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "t.jsonl"

@@ -38,7 +38,7 @@ def lost(world: World, first: str, turn: int = 1, process: int = 1, **more: Any)
 
 def call(name: str, at: datetime, *, model: str = OPUS, output: int = 2, w1: int = 0) -> Call:
     use = Use(0, 1, output, 0, w1, 0, w1)
-    return Call(f"{name}/r", int(at.timestamp() * 1000), model, use, 0, "c1", "/work", None)
+    return Call(f"{name}/r", int(at.timestamp() * 1000), model, use, 0, False, "c1", "/work", None)
 
 
 def read(world: World, *calls: Call, uid: str = UID, conversation: str = "c1") -> list[Effect]:
