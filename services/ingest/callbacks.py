@@ -75,10 +75,11 @@ def _before(
     )
     r.callbacks[request_id] = hook
     step.durable = True
-    _ask(step, request_id, hook)
+    ask(step, request_id, hook)
 
 
-def _ask(step: Step, request_id: str, hook: Callback) -> None:
+def ask(step: Step, request_id: str, hook: Callback) -> None:
+    """Ask the gate."""
     r = step.r
     command = m.JudgeTool(
         uid=r.uid,
@@ -109,7 +110,7 @@ def remind(step: Step) -> None:
         if hook.answered is not None:
             continue
         if step.now - hook.since < patience:
-            _ask(step, request_id, hook)
+            ask(step, request_id, hook)
             continue
         waited_s = patience.total_seconds()
         text = (

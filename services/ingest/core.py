@@ -21,6 +21,7 @@ from services.ingest import (
     follow,
     holds,
     hook_questions,
+    hook_rules,
     life,
     limits,
     questions,
@@ -90,7 +91,8 @@ class Sessions(Commands, Links, Hooks):
     def answered(self, fact: m.Fact, data: m.Answer, now: datetime) -> list[Effect]:
         step = self._step(self._of(fact.uid), now)
         if step.r.kind in HOOKED:
-            hook_questions.answer(step, data)
+            if not hook_rules.denied(step, data):
+                hook_questions.answer(step, data)
         elif not callbacks.denied(step, data):
             questions.answer(step, data)
         return self._close(step)
@@ -101,7 +103,7 @@ class Sessions(Commands, Links, Hooks):
         if session is None:
             return []
         step = self._step(session, now)
-        callbacks.verdict(step, command)
+        (hook_rules if step.r.kind in HOOKED else callbacks).verdict(step, command)
         return self._close(step)
 
     def held(self, fact: m.Fact, data: m.BudgetHold, now: datetime) -> list[Effect]:
@@ -163,7 +165,7 @@ class Sessions(Commands, Links, Hooks):
         elif what == "baseline" and r.initialized and not r.baseline:
             turns.set_baseline(step)
         elif what == "hooks" and r.callbacks:
-            callbacks.remind(step)
+            hook_rules.give_up(step) if r.kind in HOOKED else callbacks.remind(step)
         elif what == "exit" and r.exit is not None:
             life.gone(step)
         elif what == "wake":

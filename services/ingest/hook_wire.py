@@ -26,6 +26,7 @@ class Hook(Struct, frozen=True):
     session_id: str
     hook_event_name: str
     cwd: str = ""
+    transcript_path: str | None = None
     permission_mode: str | None = None
     prompt_id: str | None = None
     prompt: str = ""
@@ -86,7 +87,13 @@ def response_text(raw: bytes) -> str:
     return cut.text(raw.decode("utf-8", "replace"))
 
 
-# ── answers to PermissionRequest ─────────────────────────────────────────────────────────────────────────
+# ── answers to PreToolUse and PermissionRequest ────────────────────────────────────────────────────────────
+
+
+def before(decision: str, reason: str) -> str:
+    """``deny`` or ``ask``; the reason of a denial becomes the tool's result."""
+    said = {"permissionDecision": decision, "permissionDecisionReason": reason}
+    return json.dumps({"hookSpecificOutput": {"hookEventName": "PreToolUse", **said}})
 
 
 def allow(input_json: str) -> str:

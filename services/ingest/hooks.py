@@ -1,8 +1,9 @@
 """Sessions that are followed by the hooks of their agent: interactive ones (ours, in tmux) and external ones.
 
 What hooks tell becomes the same state and events as the frames of a managed agent, as far as they go: no
-pieces of texts, the last text of a turn alone, no costs (`result` says ``null``). Interruptions at the screen
-make no hook: the next one shows that the turn is over, or the notice of an idle screen.
+pieces of texts, the last text of a turn alone, no costs (`result` says ``null``; the ledger books them from
+the transcript). Interruptions at the screen make no hook: the next one shows that the turn is over, or the
+notice of an idle screen.
 
 An external session appears with the first hook of its conversation and ends with its SessionEnd, or when its
 process is gone. It is named after its directory, numbered where the name is taken; the same conversation,
@@ -19,7 +20,18 @@ from typing import Any
 
 from bus import messages as m
 from bus.effects import Effect
-from services.ingest import cut, delivery, hook_questions, hook_wire, life, questions, rest, screen
+from services.ingest import (
+    cut,
+    delivery,
+    evidence,
+    hook_questions,
+    hook_rules,
+    hook_wire,
+    life,
+    questions,
+    rest,
+    screen,
+)
 from services.ingest.hook_model import HOOKED, AnswerHook
 from services.ingest.hook_wire import Hook
 from services.ingest.model import Record, Session
@@ -64,34 +76,46 @@ class Hooks(Registry):
         r.last_activity_at = now
         r.pid = pid or r.pid
         _learn(step, hook)
-        waits = False
+        waits: str | None = None  # the id of what the request waits for
         try:
             if hook.hook_event_name == "PermissionRequest":
                 _turn(step, hook)
-                self._numbers[number] = (r.uid, hook_questions.ask(step, hook, number))
-                waits = True
+                waits = hook_questions.ask(step, hook, number)
             else:
                 HANDLERS.get(hook.hook_event_name, _other)(step, hook)
+                if hook.hook_event_name == "PreToolUse":
+                    waits = hook_rules.before(step, hook, number)
         except WireError:
             self.malformed += 1
-        return [*effects, *self._close(step), *([] if waits else nothing)]
+        if waits is not None:
+            self._numbers[number] = (r.uid, waits)
+            nothing = []
+        return [*effects, *self._close(step), *nothing]
 
     def hook_lost(self, number: int, now: datetime) -> list[Effect]:
         """The client hung up before it had its answer."""
         uid, request_id = self._numbers.pop(number, ("", ""))
         session = self._by_uid.get(uid)
-        question = session.record.questions.get(request_id) if session is not None else None
-        if session is None or question is None:
+        if session is None:
             return []
         step = self._step(session, now)
-        hook_questions.lost(step, request_id)
-        if question.agent_id is None:
-            _over(step, "interrupted at the screen")
+        question = step.r.questions.get(request_id)
+        hook_rules.over(step, request_id, answered=False)
+        if question is not None:
+            hook_questions.lost(step, request_id)
+            if question.agent_id is None:
+                _over(step, "interrupted at the screen")
         return self._close(step)
 
-    def hook_done(self, number: int) -> None:
+    def hook_done(self, number: int, now: datetime) -> list[Effect]:
         """The answer is written."""
-        self._numbers.pop(number, None)
+        uid, request_id = self._numbers.pop(number, ("", ""))
+        session = self._by_uid.get(uid)
+        if session is None or request_id not in session.record.callbacks:
+            return []
+        step = self._step(session, now)
+        hook_rules.over(step, request_id, answered=True)
+        return self._close(step)
 
     # screens
 
@@ -146,6 +170,7 @@ class Hooks(Registry):
             if session.record.kind in HOOKED and session.record.living:
                 step = self._step(session, now)
                 hook_questions.let_go(step, "Pointsman was restarted; the dialog on the screen stands")
+                hook_rules.give_up(step)
                 screen.ask(step)
                 effects += self._close(step)
         return effects
@@ -219,6 +244,7 @@ def _learn(step: Step, hook: Hook) -> None:
     if r.conversation != hook.session_id:
         r.conversation = hook.session_id
         step.changed()
+    evidence.follow(step, hook.session_id, hook.transcript_path, booked=True)
     if hook.permission_mode and hook.permission_mode != r.permission_mode:
         r.permission_mode = hook.permission_mode
         step.changed()
@@ -331,6 +357,7 @@ def _ended(step: Step, hook: Hook) -> None:
 
 def _end(step: Step, reason: str) -> None:
     step.r.turn = False
+    hook_rules.give_up(step)
     for request_id in list(step.r.questions):
         hook_questions.forget(step, request_id, "the session has ended")
     questions.clear_tools(step, all_of_them=True)

@@ -99,7 +99,9 @@ class HooksShell:
 
     def done(self, request: Request) -> None:
         self._waiting.pop(request.number, None)
-        self._sessions.hook_done(request.number)
+        effects = self._sessions.hook_done(request.number, self._context.now())
+        if effects:
+            self._act(effects)
 
     # what the core asks for
 

@@ -214,9 +214,9 @@ class Record(Struct):
     @property
     def enforcement(self) -> str:
         """What a rule of the policy can do here. ``full``: a denial holds for every tool call; ``partial``:
-        as long as the agent's connection stands; ``asked``: only where the agent asks.
+        as long as the agent's connection stands, or we are there; ``asked``: only where the agent asks.
         """
-        if self.kind not in ("managed", "sdk-url") or self.hooked is False:
+        if self.hooked is False:
             return "asked"
         return "full" if self.kind == "managed" else "partial"
 

@@ -208,6 +208,13 @@ def test_an_interactive_session_from_trust_to_end(desk: Desk) -> None:
         desk.until("demo", "waiting_input")
         desk.no_dialog("demo")
 
+        assert desk.state("demo")["enforcement"] == "partial"
+        eventually(
+            lambda: (recorder.last("ledger/sessions/demo") or {"spent_usd": 0})["spent_usd"] > 0,
+            "its cost is booked from the transcript",
+            PATIENCE_S,
+        )
+
         stack.pointsman("end", "demo")
         assert desk.state("demo")["status"] == "ended"
 

@@ -254,7 +254,7 @@ def test_hooks_that_are_switched_off_are_noticed(play: Play) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "enforcement"), [("sdk-url", "partial"), ("interactive", "asked"), ("external", "asked")]
+    ("kind", "enforcement"), [("sdk-url", "partial"), ("interactive", "partial"), ("external", "partial")]
 )
 def test_the_state_says_what_rules_can_do(tmp_path: Path, kind: str, enforcement: str) -> None:
     play = Play(tmp_path / "ingest.sqlite")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bus import messages as m
 from bus.errors import RefusedError
+from bus.ids import approval_id
 from services.ingest import hook_wire
 from services.ingest.hook_model import PressKey, TypeIn
 from services.ingest.wire import WireError
@@ -246,6 +247,65 @@ def test_the_same_command_twice_is_two_approvals(external: HookPlay) -> None:
         play.post("PermissionRequest", tool_name="Bash", tool_input={"command": "x"})
     assert [f.tool_use_id for f in play.facts("question")] == ["toolu_1", "toolu_2"]
     assert len({f.approval for f in play.facts("question")}) == 2
+
+
+# ── rules ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_rule_forbids_a_call_before_anybody_is_asked(external: HookPlay) -> None:
+    play = external
+    play.gate = None
+    call: dict[str, Any] = {
+        "tool_name": "Read",
+        "tool_input": {"file_path": "/etc/x"},
+        "tool_use_id": "toolu_1",
+    }
+    number = play.post("PreToolUse", **call)
+    asked = play.asked_gate[-1]
+    assert (asked.tool, asked.input_json, play.answer_to(number)) == ("Read", '{"file_path":"/etc/x"}', None)
+    play.fact(
+        m.Answer(
+            approval=approval_id(play.uid, 1, asked.request_id), process=1, request_id=asked.request_id,
+            decision="denied", message="never there", input_json="", interrupt=False, rule="no-etc",
+        ),
+        uid=play.uid,
+    )  # fmt: skip
+    said: Any = play.answer_to(number)
+    assert said["hookSpecificOutput"]["permissionDecision"] == "deny"
+    assert said["hookSpecificOutput"]["permissionDecisionReason"] == "never there"
+    play.act(play.core.hook_done(number, play.now))
+    assert play.applied() == [True]
+    assert play.state().status == "working"
+
+
+def test_a_rule_wants_a_person_asked(external: HookPlay) -> None:
+    play = external
+    play.gate = None
+    number = play.post("PreToolUse", tool_name="Bash", tool_input={"command": "x"}, tool_use_id="toolu_1")
+    play.judge(play.asked_gate[-1], "ask", "look at this")
+    said: Any = play.answer_to(number)
+    assert said["hookSpecificOutput"]["permissionDecision"] == "ask"
+    play.post("PermissionRequest", tool_name="Bash", tool_input={"command": "x"})
+    assert play.facts("question")[-1].tool_use_id == "toolu_1"
+
+
+def test_nobody_judges_and_the_agent_goes_on(external: HookPlay) -> None:
+    """The gate is away, the client gives up, ingest is restarted: no call is held up or remembered."""
+    play = external
+    play.gate = None
+    late = play.post("PreToolUse", tool_name="Bash", tool_input={}, tool_use_id="toolu_1")
+    play.later(2.1)
+    assert play.answer_to(late) == {}
+    gone = play.post("PreToolUse", tool_name="Bash", tool_input={}, tool_use_id="toolu_2")
+    play.hang_up(gone)
+    play.judge(play.asked_gate[-1], "ask")
+    assert play.answer_to(gone) is None
+    play.post("PreToolUse", tool_name="Bash", tool_input={}, tool_use_id="toolu_3")
+    play.crash()
+    play.act(play.core.begin_hooks(play.now))
+    play.judge(play.asked_gate[-1], "none")
+    assert play.state().status == "working"
+    assert [s.record.callbacks for s in play.core._by_uid.values()] == [{}]
 
 
 # ── interactive sessions ─────────────────────────────────────────────────────────────────────────────────
