@@ -71,6 +71,8 @@ class Policing:
         known = self.find(approval_id(j.uid or "", j.process, j.request_id))
         if known is not None and known.state is not State.PENDING:
             return [say.answer(known, now)]
+        if not self._rules.interfere:
+            return [_verdict(j, "none")]
         q = m.Question(
             approval=approval_id(j.uid or "", j.process, j.request_id),
             session=j.session,

@@ -16,6 +16,7 @@ from services.approvals.rules import Rules, Verdict
 
 # What stands in topics and fact ids: "answer-<id>" has to fit 64 characters.
 _ID = re.compile(r"^[A-Za-z0-9_-]{1,57}$")
+MAX_WORDS = 200  # of commands that are taken for paths and followed on the disk; with more the call is vague
 MAX_NAME = 256  # characters of a tool's name; MCP's longest are below 128
 MAX_CWD = 4096  # Linux's PATH_MAX
 
@@ -74,6 +75,7 @@ def read(q: m.Question | Approval, uid: str, parsed: reading.Parsed, danger: m.D
     home = place.sight.user_home
     commands = commands_of(q.tool, parsed, place.sight, q.cwd)
     unknown = commands is not None and any(None in command.words for command in commands.found)
+    words = words_of(commands, q.cwd, home)
     return Call(
         kind=q.kind,
         tool=q.tool,
@@ -85,8 +87,8 @@ def read(q: m.Question | Approval, uid: str, parsed: reading.Parsed, danger: m.D
         auto_approve=tuple(q.auto_approve),
         commands=commands,
         paths=place.led(paths_of(q.tool, parsed, q.cwd, home)),
-        words=place.led(words_of(commands, q.cwd, home)),
-        vague=unknown or (commands is not None and not commands.complete),
+        words=place.led(words[:MAX_WORDS]),
+        vague=unknown or len(words) > MAX_WORDS or (commands is not None and not commands.complete),
         readable=parsed.doubt is None,
     )
 

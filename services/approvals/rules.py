@@ -190,6 +190,13 @@ class Rules:
     remembered: tuple[Remembered, ...] = ()
     looked: Callable[[Looked], None] | None = field(default=None, compare=False)
 
+    @property
+    def interfere(self) -> bool:
+        """Whether any rule could stop what an agent would do by itself; else its calls need not be read."""
+        return any(rule.decision != "allow" for rule in self.rules) or any(
+            entry.decision != "allow" for entry in self.remembered
+        )
+
     def judge(self, call: Call) -> Verdict:
         doubt: Verdict | None = None
         for rule in self.rules:

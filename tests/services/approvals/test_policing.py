@@ -12,6 +12,7 @@ from bus import topics as t
 from bus.effects import Keep, Post
 from bus.errors import RefusedError
 from bus.ids import approval_id
+from services.approvals.danger.sight import Sight, Unparsed
 from services.approvals.model import Approver, State, Unapproved
 from services.approvals.policing import Replay
 from services.approvals.remember import Remembered
@@ -71,7 +72,15 @@ def test_a_rule_that_asks_makes_the_agent_ask() -> None:
 @pytest.mark.parametrize("bad", [{"session": "not a slug"}, {"tool": "x" * 5000}])
 def test_a_call_of_nobody_is_refused(bad: dict[str, str]) -> None:
     with pytest.raises(RefusedError):
-        World(sight=SIGHT).judge(**bad)
+        World(sight=SIGHT, rules=policy(NO_PUSH)).judge(**bad)
+
+
+def test_without_a_rule_that_could_stop_it_a_call_is_not_even_read() -> None:
+    def parse(_text: str) -> Unparsed:
+        raise AssertionError
+
+    world = World(sight=Sight(parse=parse), rules=policy({"decision": "allow", "tool": "Bash"}))
+    assert verdict(world) == "none"
 
 
 def test_a_tool_that_ran_unapproved_is_told() -> None:

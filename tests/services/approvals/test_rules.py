@@ -196,6 +196,14 @@ def test_a_deny_rule_by_path(tool: str, value: dict[str, Any], answer: str) -> N
     assert judged(policy(ENV), value, tool).answer == answer
 
 
+def test_words_that_are_too_many_to_follow_may_be_anything() -> None:
+    many = "ls " + " ".join(f"f{n}" for n in range(500))
+    verdict = judged(
+        policy(ENV, {"decision": "allow", "tool": "Bash", "max_level": "critical"}), {"command": many}
+    )
+    assert (verdict.answer, verdict.rule) == ("ask", "rule 1")
+
+
 def test_a_link_is_judged_by_where_it_leads_as_well() -> None:
     links = replace(SIGHT, resolve=lambda path: path.replace("/work/app/link", "/home/ada/.ssh/id"))
     place = Place(HOME, links)
