@@ -62,8 +62,10 @@ def _parse(program: str | None, text: str, deadline_s: float) -> Tree | Unparsed
         return Unparsed("parsing took too long, or gave too much")
     try:
         tree = msgspec.json.decode(said)
-    except (msgspec.DecodeError, RecursionError):
+    except RecursionError:
         return Unparsed("it is nested too deeply")
+    except msgspec.DecodeError:
+        return Unparsed("shfmt's answer cannot be read")
     return tree if isinstance(tree, dict) else Unparsed("shfmt gave no tree")
 
 

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import sysconfig
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -61,8 +62,20 @@ def _programs(world: World) -> Iterator[Check]:
         yield Check("tmux", "ok", f"{_first_line([tmux, '-V'])} ({tmux})")
     else:
         yield Check("tmux", "missing", "not installed", "sudo apt install tmux (macOS: brew install tmux)")
+    yield shfmt(path)
     yield _broker(world)
     yield _claude(world)
+
+
+def shfmt(path: str | None) -> Check:
+    """As `services.approvals.world` looks for it; a test compares."""
+    own = Path(sysconfig.get_path("scripts")) / "shfmt"
+    found = str(own) if os.access(own, os.X_OK) else shutil.which("shfmt", path=path)
+    if found is None:
+        return Check(
+            "shfmt", "warn", "not installed: every shell command counts as dangerous (high)", "make setup"
+        )
+    return Check("shfmt", "ok", f"{_first_line([found, '--version'])} ({found})")
 
 
 def _broker(world: World) -> Check:

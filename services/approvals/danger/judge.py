@@ -12,6 +12,7 @@ import msgspec
 
 from services.approvals.danger import commands, known, paths
 from services.approvals.danger.checks import CHECKS
+from services.approvals.danger.checks.common import by_name
 from services.approvals.danger.checks.servers import local_only
 from services.approvals.danger.commands import Command, Redirect, Shell
 from services.approvals.danger.known import STRUCTURE, Entry, Form
@@ -22,6 +23,9 @@ from services.approvals.danger.words import Word
 MAX_PATHS = 400  # that are followed through symbolic links: 10 µs each
 _ODD = frozenset({"Cf", "Cc", "Co", "Cs", "Cn", "Zl", "Zp"})
 _FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5")
+_RUN_WHAT_IS_THERE = frozenset(
+    {"interpreter", "targets", "shell", "git_read", "git_checkout", "git_remote", "runner"}
+)
 _OWN_BIN = re.compile(r"(^|/)(\.?venv|env|node_modules|vendor)/(\.?bin)/[^/]+$")
 
 
@@ -82,8 +86,11 @@ def _command(command: Command, ground: Ground, budget: _Budget) -> Iterator[Find
     if any(sign > "~" or sign <= " " for sign in head):
         yield said("foreign_name")
     found = known.find(command.argv, name)
+    if "://" in head:
+        yield said("outside_program")
     local = "/" in head and not paths._PROGRAMS.match(posixpath.normpath(head))
     if local:
+        yield from by_name(head)
         yield from paths.judge(head, "run", ground)
         if (
             _OWN_BIN.search(head) is None
@@ -103,6 +110,10 @@ def _command(command: Command, ground: Ground, budget: _Budget) -> Iterator[Find
     rest = [command.words[index] for index in found.rest]
     if found.before:
         yield said("option_before", f"`{found.name.split()[0]}`")
+    for position in found.led:
+        yield from paths.judge(
+            command.words[position].text.partition("=")[2] or command.words[position].text, "run", ground
+        )
     options = Options(rest, entry)
     form = _form(entry, options)
     subject = f"`{found.name}`"
@@ -121,7 +132,9 @@ def _command(command: Command, ground: Ground, budget: _Budget) -> Iterator[Find
     tree = bool(entry.recurse) and ("*" in entry.recurse or options.has(entry.recurse))
     yield from _arguments(command, options, entry.operands, ground, budget, tree)
     if tree and not options.operands[entry.skip :]:
-        yield from paths.judge(".", "list", ground, tree=True)
+        yield from paths.judge(".", "read" if entry.operands == "read" else "list", ground, tree=True)
+    if entry.operands == "run" or entry.check in _RUN_WHAT_IS_THERE:
+        yield from paths.judge(".", "run", ground)  # `cd ../other && make`
 
 
 def known_rank(level: str) -> int:
@@ -150,10 +163,14 @@ def _arguments(
         )
         if kind == "operand" and mode in ("text", "none") and "=" in word.text:
             yield from paths.judge(word.text.partition("=")[2], "none", ground)
-        if kind in ("prose", "skipped") or (
-            kind == "value" and "/" not in word.text and "." not in word.text and "~" not in word.text
-        ):
+        if kind in ("prose", "skipped"):
             continue
+        if kind == "value" and "/" in word.text:
+            as_mode = mode
+        if (kind == "load" and re.match(r"[{\[(]|\w+://", word.text)) or (
+            kind == "operand" and mode == "run" and re.match(r"@[^/]*$|@[./~]", word.text)
+        ):
+            yield said("loaded")
         for text in _spelled(word.text, kind):
             yield from paths.judge(text, as_mode, ground, glob=word.glob, tree=tree)
         if word.glob and kind == "operand" and _may_be_option(word, entry):

@@ -141,8 +141,11 @@ def _candidates(text: str, ground: Ground) -> Iterator[str]:
         path = posixpath.normpath(posixpath.join(start, text))
         path = "/" + path.lstrip("/") if path.startswith("//") else path
         yield path
-        # not normalised first: `link/..` is the directory above what the link leads to
-        yield ground.sight.resolve(posixpath.join(start, text))
+        if not path.startswith(
+            ("/dev/", "/proc/")
+        ):  # there the links are of whoever asks: of the gate itself
+            # not normalised first: `link/..` is the directory above what the link leads to
+            yield ground.sight.resolve(posixpath.join(start, text))
 
 
 def _level(place: object, mode: Mode) -> Level:
@@ -162,6 +165,9 @@ def _one(path: str, mode: Mode, ground: Ground, *, tree: bool, everything: bool)
             yield Finding("critical", *_ABOVE)
         elif tree or everything:
             yield Finding("high", *_ABOVE)
+    if mode == "run" and path.startswith(("/dev/", "/proc/")):
+        yield Finding("high", "runs what comes from its input", "What would run cannot be read here.")
+        return
     if _DEVICES.match(path):
         return
     if _NET_DEVICES.match(path):

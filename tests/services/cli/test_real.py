@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from bus import codec
 from bus import messages as m
 from bus import topics as t
 from services._process.home import Home
+from services.approvals.world import find_shfmt
 from services.cli import doctor
 from services.tmux import agents
 from tests.services.cli.support import NOW, request, state
@@ -174,4 +176,17 @@ def test_a_home_where_nothing_was_started(tmp_path: Path) -> None:
 def test_doctor_and_the_controller_agree() -> None:
     """They may not import each other, so the versions stand twice."""
     assert (doctor.MANAGED_FROM, doctor.SDK_URL_UP_TO) == (agents.MANAGED_FROM, agents.SDK_URL_UP_TO)
-    assert doctor.INTERACTIVE_FROM == agents.INTERACTIVE_FROM
+
+
+def test_doctor_looks_for_the_parser_where_the_gate_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = find_shfmt()
+    check = doctor.shfmt(None)
+    assert (check.status, str(found) in check.found) == ("ok", True)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_shfmt() is None
+    check = doctor.shfmt(str(tmp_path))
+    assert (check.status, check.mend) == ("warn", "make setup")
+    assert "every shell command counts as dangerous" in check.found

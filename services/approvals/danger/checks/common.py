@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from services.approvals.danger.commands import Command
@@ -50,6 +51,20 @@ _FROM_NET = frozenset(
         "docker",
     ]
 )
+
+
+_TELLING = re.compile(
+    r"(^|[._-])((un)?deploy|publish|release|destroy|nuke|wipe|drop|prod|production|rollback|provision|teardown)([._-]|$)"
+)
+
+
+def by_name(path: str) -> Iterator[Finding]:
+    """A script that is called deploy deploys; what stands in it is not read."""
+    name = path.rpartition("/")[2]
+    if _TELLING.search(name) and "test" not in name:
+        yield medium(
+            "runs a script that by its name reaches beyond the project", "It does what stands in that file."
+        )
 
 
 def say(name: str) -> Finding:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from services.approvals.danger import known, paths
-from services.approvals.danger.checks.common import critical, fed, high, medium
+from services.approvals.danger.checks.common import by_name, critical, fed, high, medium
 from services.approvals.danger.commands import Command
 from services.approvals.danger.options import Options
 from services.approvals.danger.paths import Finding, Ground
@@ -189,6 +189,7 @@ def interpreter(command: Command, rest: Sequence[Word], _o: Options, ground: Gro
     program = words[position]
     if not program.literal:
         yield high("runs a file that cannot be told")
+    yield from by_name(program.text)
     yield from paths.judge(program.text, "run", ground, glob=program.glob)
     yield from paths.judge(program.text, "read", ground, glob=program.glob)
     if "://" in program.text or re.fullmatch(r"[a-z]+:.*", program.text):
@@ -207,7 +208,7 @@ def _managed(program: str, joined: str) -> Iterator[Finding]:
     ):
         yield critical("drops what a database holds", "It is gone for good, unless somebody has a backup.")
     elif re.search(
-        r"\b(shell\w*|dbshell|migrate|upgrade|createsuperuser|changepassword|deploy|"
+        r"\b(shell\w*|tinker|console|dbshell|migrate|upgrade|createsuperuser|changepassword|deploy|"
         r"publish|upload|release|sendtestemail|dumpdata)\b",
         joined,
     ):
@@ -306,7 +307,7 @@ def runner(_c: Command, rest: Sequence[Word], options: Options, _g: Ground) -> I
 
 
 _TARGET_HIGH = re.compile(
-    r"(^|[:_/-])(deploy\w*|publish\w*|release\w*|install|uninstall|destroy\w*|drop|"
+    r"(^|[.:_/-])((un)?deploy\w*|publish\w*|release\w*|(un)?install([A-Z]\w*)?|destroy\w*|drop|"
     r"nuke|purge|wipe|prod|production|push|upload|"
     r"ship|rollback|reset|teardown|distclean|mrproper|apply|provision|terraform|"
     r"seed|migrate|prune|delete\w*|remove\w*|flash|"

@@ -51,11 +51,13 @@ def git_checkout(command: Command, rest: Sequence[Word], options: Options, _g: G
 
 
 def git_remote(command: Command, rest: Sequence[Word], options: Options, ground: Ground) -> Iterator[Finding]:
-    for word in rest:
+    for position, word in enumerate(options.operands if command.argv[1:2] != ("remote",) else rest):
         text = word.text
         if re.search(r"^(\w+::|-{0,2}[\w-]*=?\w+::)|^ext::", text):
             yield critical("gets commits by running a program", "That program runs as you.")
-        elif re.search(r"://|^[\w.-]+@[\w.-]+:|^(/|\.\.|~)", text) and command.argv[1:2] != ("clone",):
+        elif (position == 0 and re.search(r"^[\w.-]+:[^:]", text)) or (
+            re.search(r"://|^[\w.-]+@[\w.-]+:|^(/|\.\.|~)", text) and command.argv[1:2] != ("clone",)
+        ):
             yield high(
                 "speaks to another server than the repository's own",
                 "What is sent there cannot be taken back.",

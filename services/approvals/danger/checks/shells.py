@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from services.approvals.danger import paths
-from services.approvals.danger.checks.common import fed, high, medium, say
+from services.approvals.danger.checks.common import by_name, fed, high, medium, say
 from services.approvals.danger.commands import Command
 from services.approvals.danger.options import Options
 from services.approvals.danger.paths import Finding, Ground
@@ -43,6 +43,7 @@ def shell(command: Command, rest: Sequence[Word], options: Options, ground: Grou
         return
     if not operand.literal:
         yield high("runs a file that cannot be told")
+    yield from by_name(operand.text)
     yield from paths.judge(operand.text, "run", ground, glob=operand.glob)
     yield from paths.judge(operand.text, "read", ground, glob=operand.glob)
 
@@ -94,6 +95,16 @@ def tells(command: Command, rest: Sequence[Word], options: Options, _g: Ground) 
             changing and not (name == "date" and options.has(["d", "r", "date", "j", "f", "v", "u"]))
         ):
             yield high("changes how this machine works", "Other programs may not work afterwards.")
+    if (
+        name in ("mount", "swapon")
+        and options.words
+        and not options.has(["l", "show", "summary", "s", "help"])
+    ):
+        yield high("changes which disks are in use")
+    if name == "ss" and options.has(["K", "kill"]):
+        yield high("ends connections")
+    if name == "ps" and any(re.fullmatch(r"[a-zA-Z]*e[a-zA-Z]*", word.text) for word in options.operands):
+        yield high("shows the environment of other programs", "It may hold secrets.")
     if name == "journalctl" and options.has(
         ["vacuum-size", "vacuum-time", "vacuum-files", "rotate", "flush"]
     ):

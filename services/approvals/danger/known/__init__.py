@@ -124,6 +124,7 @@ class Found(msgspec.Struct, frozen=True):
     name: str
     rest: list[int]
     before: list[int]
+    led: list[int] = []
 
 
 def find(argv: Sequence[str], name: str) -> Found | None:
@@ -131,7 +132,9 @@ def find(argv: Sequence[str], name: str) -> Found | None:
     program = ENTRIES.get(name)
     allowed = program.globals if program is not None else {}
     best = Found(program, name, list(range(1, len(argv))), []) if program is not None else None
-    words, used, before = [name], {0}, []
+    words, used = [name], {0}
+    before: list[int] = []
+    led: list[int] = []
     position = 1
     while position < len(argv) and " ".join(words) in _BEGINNINGS:
         text = argv[position]
@@ -150,7 +153,7 @@ def find(argv: Sequence[str], name: str) -> Found | None:
                 if wanted not in ("", "path") and not re.match(wanted, value):
                     before.append(position)
                 elif wanted == "path":
-                    used.discard(position)  # judged with the operands
+                    led.append(position)
             position += 1
             continue
         words.append(text)
@@ -158,6 +161,6 @@ def find(argv: Sequence[str], name: str) -> Found | None:
         entry = ENTRIES.get(" ".join(words))
         if entry is not None:
             rest = [index for index in range(1, len(argv)) if index not in used]
-            best = Found(entry, " ".join(words), rest, list(before))
+            best = Found(entry, " ".join(words), rest, list(before), list(led))
         position += 1
     return best

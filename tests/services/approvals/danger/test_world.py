@@ -1,0 +1,116 @@
+"""The real parser and the real file system: what is missing, hostile or linked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.approvals.danger import assess
+from services.approvals.danger.sight import Unparsed
+from services.approvals.reading import parse
+from services.approvals.world import MAX_TEXT_BYTES, find_shfmt, sight
+
+
+def level(tool: str, cwd: Path, home: Path, **value: Any) -> str:
+    eyes = replace(sight(deadline_s=60.0), user_home=str(cwd.parent))
+    return assess(tool, parse(json.dumps(value)), str(cwd), str(home), eyes).level
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> tuple[Path, Path]:
+    """A project and Pointsman's home, in a directory that is nobody's temporary one by its name."""
+    user = tmp_path / "ada"
+    project, home = user / "app", user / "state" / "pointsman"
+    for folder in (project / "src", home, user / ".ssh", user / "other"):
+        folder.mkdir(parents=True)
+    for file in (
+        project / "a.py",
+        project / ".env",
+        home / "key",
+        user / ".ssh" / "id_rsa",
+        user / "other" / "b.py",
+    ):
+        file.write_text("x")
+    return project, home
+
+
+def test_links_are_followed(place: tuple[Path, Path]) -> None:
+    project, home = place
+    (project / "harmless").symlink_to(home / "key")
+    (project / "notes").symlink_to(project.parent / ".ssh")
+    (project / "config").symlink_to(project / ".env")
+    (project / "twice").symlink_to(project / "config")
+    (project / "deep").symlink_to(home)
+    (project / "inside").symlink_to(project / "a.py")
+    for tool, path, expected in (
+        ("Read", "harmless", "critical"),
+        ("Write", "harmless", "critical"),
+        ("Read", "deep/key", "critical"),
+        ("Read", "deep/../pointsman/key", "critical"),
+        ("Read", "notes/id_rsa", "high"),
+        ("Write", "notes/authorized_keys", "critical"),
+        ("Read", "config", "high"),
+        ("Edit", "twice", "high"),
+        ("Read", "inside", "low"),
+        ("Read", "missing", "low"),
+        ("Write", "inside", "medium"),
+    ):
+        assert level(tool, project, home, file_path=path) == expected, path
+    for command, expected in (
+        ("cat harmless", "critical"),
+        ("cat src/../deep/key", "critical"),
+        ("cd deep && cat key", "critical"),
+        ("cd src && cat ../harmless", "critical"),
+        ("echo x > harmless", "critical"),
+        ("cat < config", "high"),
+        ("cat notes/id_rsa", "high"),
+        ("cp a.py notes/x", "critical"),
+        ("cat inside", "low"),
+    ):
+        assert level("Bash", project, home, command=command) == expected, command
+    (project.parent / "linked").symlink_to(project)
+    assert level("Read", project.parent / "linked", home, file_path=str(project / "a.py")) == "low"
+
+
+def test_without_shfmt_every_command_is_high(tmp_path: Path) -> None:
+    eyes = sight(str(tmp_path / "gone"))
+    found = assess("Bash", parse('{"command":"ls"}'), "/work", "/home/ada/p", eyes)
+    assert (found.level, found.reason) == ("high", "Bash cannot be parsed here")
+    assert assess("Bash", parse('{"command":"rm -rf /"}'), "/work", "/home/ada/p", eyes).level == "critical"
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["exec sleep 600", "exec yes", "echo '[1]'", "echo '{'", "exit 3", "echo no >&2; exit 1", "kill -9 $$",
+    "cat >/dev/null; exec sleep 600"],
+)  # fmt: skip
+def test_a_parser_that_fails_is_no_tree(tmp_path: Path, text: str) -> None:
+    found = sight(script(tmp_path / "shfmt", text), deadline_s=0.5).parse("ls")
+    assert isinstance(found, Unparsed)
+    assert found.why
+
+
+def test_a_text_is_parsed_once_while_it_is_talked_about(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    eyes = sight(script(tmp_path / "shfmt", f"cat >/dev/null; echo x >>{log}; echo '{{}}'"), deadline_s=30.0)
+    assert [eyes.parse("ls"), eyes.parse("ls"), eyes.parse("pwd")] == [{}, {}, {}]
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_the_parser_is_the_one_that_came_with_pointsman() -> None:
+    found = find_shfmt()
+    assert found is not None
+    assert isinstance(sight(found, 60.0).parse("ls | wc"), dict)
+    assert isinstance(sight(found, 60.0).parse("ls '"), Unparsed)
+    assert isinstance(sight(found, 60.0).parse("x" * (MAX_TEXT_BYTES + 1)), Unparsed)
+    assert isinstance(sight(found, 60.0).parse("\ud800"), Unparsed)
