@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 from services.approvals.danger import assess
@@ -40,16 +41,22 @@ def measure(texts: list[str], eyes: Callable[[], Sight]) -> list[float]:
     return sorted(spent)
 
 
+def same(eyes: Sight) -> Sight:
+    return eyes
+
+
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 400
     fresh = replace(sight(), user_home="/home/ada")
     for name in ("everyday.txt", "dangerous.txt"):
         texts = commands(name)[:count]
-        for what, eyes in (("with the parser", sight), ("judging alone", lambda: fresh)):
-            if what == "judging alone":
-                trees = {text: fresh.parse(text) for text in texts}
-                known = replace(fresh, parse=lambda text, trees=trees: trees.get(text) or fresh.parse(text))
-                eyes = lambda known=known: known  # noqa: E731  # one sight for all
+        known = replace(fresh, parse=cache(fresh.parse))
+        measure(texts, partial(same, known))  # every tree is at hand from here on
+        sides: list[tuple[str, Callable[[], Sight]]] = [
+            ("with the parser", sight),
+            ("judging alone", partial(same, known)),
+        ]
+        for what, eyes in sides:
             spent = measure(texts, eyes)
             row = {
                 "corpus": name,

@@ -176,6 +176,7 @@ def test_a_home_where_nothing_was_started(tmp_path: Path) -> None:
 def test_doctor_and_the_controller_agree() -> None:
     """They may not import each other, so the versions stand twice."""
     assert (doctor.MANAGED_FROM, doctor.SDK_URL_UP_TO) == (agents.MANAGED_FROM, agents.SDK_URL_UP_TO)
+    assert doctor.INTERACTIVE_FROM == agents.INTERACTIVE_FROM
 
 
 def test_doctor_looks_for_the_parser_where_the_gate_does(
