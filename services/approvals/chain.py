@@ -28,6 +28,7 @@ class Chain:
         self._db = connection
         self.seal = seal
         self.alarms: list[str] = []  # what was found wrong while appending
+        self.written: tuple[int, bytes] | None = None  # the head as this process has last set it
 
     def head(self) -> tuple[int, bytes]:
         """Number and hash of the last row, as kept beside the table."""
@@ -67,6 +68,8 @@ class Chain:
             reason, head = f"row {last[0]} stands after the head, row {head[0]}", last
         elif (last[0] if last else 0) < head[0]:
             reason = f"the head is row {head[0]}, and the last row is {last[0] if last else 0}"
+        elif self.written not in {None, head}:
+            reason = f"the head was set back to row {head[0]}: rows after it are missing"
         elif not self.seal.fits(seal, n, digest):
             reason = (
                 f"the head (row {head[0]}) was set by another than the gate: rows after it may be missing"
@@ -94,6 +97,7 @@ class Chain:
     def _set(self, n: int, digest: bytes) -> None:
         seal = self.seal.of(n, digest)
         self._db.execute("UPDATE audit_head SET n = ?, hash = ?, seal = ?", (n, digest, seal))
+        self.written = (n, digest)
 
     def seal_anew(self) -> None:
         """Trust the head as it is: the chain begins, or its key was lost."""

@@ -103,7 +103,8 @@ class Custody:
 
     async def _prove(self, c: m.VerifyAudit) -> None:
         """In pages, so that approvals go on meanwhile."""
-        known = [note for note in (self._note(), audit.read(c.head or "")) if note is not None]
+        heads = (self._note(), self._chain.written, audit.read(c.head or ""))
+        known = [head for head in heads if head is not None and head[0]]
         proof = self._chain.prove(known)
         while (verified := next(proof)) is None:
             await trio.lowlevel.checkpoint()

@@ -143,8 +143,9 @@ class Shell:
         return self.gate.decide(command, values["id"], now)
 
     def _admit(self, fact: m.Fact, users: m.BusUsers, now: datetime) -> list[Effect]:
-        for row in (t.DEVICE_APPROVE, t.DEVICE_DENY):
-            self._context.bus.look_again(row)  # what stands where a device comes from now on
+        if any(user.role == "device" for user in users.users):
+            for row in (t.DEVICE_APPROVE, t.DEVICE_DENY):
+                self._context.bus.look_again(row)  # what stands where a device comes from now on
         return self.gate.admit(fact, users, now)
 
     def _press(self, message: Received, now: datetime) -> list[Effect]:

@@ -27,7 +27,7 @@ from services.broker.core import Kind
 
 OPERATOR = m.BusUser(user="operator", role=Role.OPERATOR, max_level="critical", since="")
 # The first is there from the start; the others stand in an outcome's `by` where no user decided.
-TAKEN = frozenset({"operator", "agent", "timeout"})
+TAKEN = frozenset({"operator", "agent", "timeout", "budget", "hook", "screen"})
 MAX_USERS = 1000  # each has a token for each approval that waits
 
 

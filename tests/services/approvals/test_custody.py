@@ -111,6 +111,24 @@ TAMPERING: dict[str, Callable[[sqlite3.Connection], object]] = {
 }  # fmt: skip
 
 
+def test_an_earlier_sealed_head_that_is_put_back_is_found_while_it_runs(run: Run) -> None:
+    async def test(s: Stack) -> None:
+        async with s.running():
+            await s.ask("a1")
+            with hands_in(s) as db:
+                kept = db.execute("SELECT n, hash, seal FROM audit_head").fetchone()
+            await s.decide()
+            with hands_in(s) as db:
+                db.execute("DELETE FROM audit WHERE n > ?", (kept[0],))
+                db.execute("UPDATE audit_head SET n = ?, hash = ?, seal = ?", kept)
+            assert not (await verify(s))["ok"]
+            await s.ask("a2")
+            found = await verify(s, "v2")
+            assert "the head was set back" in found["broken"]["reason"]
+
+    run(test)
+
+
 @pytest.mark.parametrize("kind", TAMPERING)
 @pytest.mark.parametrize("when", ["while it runs", "before a start"])
 def test_tampering_is_found_at_once_and_is_never_covered_by_what_comes_after(
