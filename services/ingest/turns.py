@@ -263,6 +263,7 @@ def on_reset(step: Step, frame: wire.ConversationReset) -> None:
     r = step.r
     r.conversation = frame.new_conversation_id or r.conversation
     evidence.follow(step, r.conversation)
+    follow.over(step)
     r.cost = Cost()
     _post_cost(step, "base-" + short_hash(r.uid, r.process, frame.uuid or r.seq), r.cost, baseline=True)
     step.changed("a new conversation")

@@ -84,9 +84,11 @@ class Accounts:
         for uid, at, cost in loaded.recent:
             for account in (self._accounts[uid], self.node):
                 account.burn.add(at, cost)
-                account.burn.prune(now)
+        for uid in {uid for uid, _, _ in loaded.recent}:
+            self._accounts[uid].burn.prune(now)
             if self._accounts[uid].burn:
                 self._burning.add(uid)
+        self.node.burn.prune(now)
         for uid, account in self._accounts.items():
             account.running = self._running.of(uid)
             account.notional = account.notional or uid in stood.notional

@@ -83,7 +83,8 @@ class Ledger(Witnessing):
         if near.same is not None:
             self._repeated(report, near.same)
             # Kept before, but perhaps not what follows from it: with a server there are two databases.
-            return self._reported(report.uid, report.process, now)
+            reported = self._reported(report.uid, report.process, now)
+            return [*reported, *self._spent_more(self._accounts[report.uid], now)] if reported else []
         rows, made = postings(report, near)
         rows = [replace(row, priced=self._price(row.model, row.at, row.use)) for row in rows]
         if self.node.all.use.cost + sum(max(0, row.use.cost) for row in rows) > money.MAX_TOTAL:

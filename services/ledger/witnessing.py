@@ -57,7 +57,8 @@ class Witnessing(Accounts):
         before = (account.transcript, account.drift, account.cause)
         effects = self.witness.read(uid, found, now)
         for lost in [effect for effect in effects if isinstance(effect, Lost)]:
-            effects += self._reported(uid, lost.process, now)
+            reported = self._reported(uid, lost.process, now)
+            effects += [*reported, *self._spent_more(account, now)] if reported else []
         if (account.transcript, account.drift, account.cause) != before:
             drift = account.drift - before[1]
             self.node.drift += drift

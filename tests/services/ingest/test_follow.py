@@ -172,3 +172,12 @@ def test_background_agents_are_followed_after_the_turn(play: Play) -> None:
     play.later(5)
     play.later(5)
     assert not asked(play)
+
+
+def test_a_new_conversation_counts_from_zero(play: Play) -> None:
+    call(play)
+    tell(play, "0.5000")
+    play.say(frame(type="conversation_reset", new_conversation_id="c2", uuid="c"))
+    call(play)
+    tell(play, "0.0100")
+    assert running(play) == [(1, "0.5000"), (1, "0.0100")]

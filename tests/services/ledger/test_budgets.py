@@ -171,8 +171,10 @@ def test_the_report_that_was_kept_before_the_crash_still_takes_the_running_sum_a
     world.db.mailbox.execute("DELETE FROM inbox")
     world.restart()
     assert world.session().running_usd == 0.5
+    assert told(world) == [(True, "session")]  # counted twice, until the fact comes again
     world.fact(fact)
     assert (world.session().running_usd, world.session().spent_usd) == (0.0, 0.5)
+    assert told(world) == [(True, "session"), (False, "")]
 
 
 def test_a_removed_session_leaves_nothing_running() -> None:
