@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import sqlite3
 import threading
 import time
@@ -90,6 +91,7 @@ class Run:
         self.stack = ScriptedStack(
             folder,
             POINTSMAN_BUS_BROKER=settings.broker,
+            POINTSMAN_BUS_PORT=str(own_port()),
             POINTSMAN_APPROVALS_TIMEOUT_S="5",
             POINTSMAN_WATCHDOG_MAX_SESSIONS="100",
             POINTSMAN_LEDGER_DEFAULT_BUDGET_USD="1000000",
@@ -282,6 +284,14 @@ class Run:
                 found.left_over.append(f"process {process.pid} {' '.join(process.cmdline())}")
         found.left_over += [f"socket {path}" for path in self.stack.sockets()]
         found.left_over += [f"directory {path}" for path in (self.stack.home / "sessions").iterdir()]
+
+
+def own_port() -> int:
+    """A port that nobody else will take while our broker is dead: not a default one, nor one for clients."""
+    for port in random.Random().sample(range(20_000, 30_000), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free between 20000 and 30000")
 
 
 def run(folder: Path, settings: Settings) -> Report:
