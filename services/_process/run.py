@@ -14,6 +14,7 @@ Order: end with the parent → configuration → home → log → lock → metri
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -107,6 +108,8 @@ class _Process:
 
     async def main(self, serve: Serve) -> None:
         """Returns when told to stop; raises what went wrong."""
+        gc.collect()
+        gc.freeze()  # what was imported stays: without it, a collection that looks at all of it takes 20 ms
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             port = start_metrics_server(self.config, self.home, self.name, self.figures.registry)
             bus = connect_service(self.config, self.home, self.name, self.log, self.connection_log)

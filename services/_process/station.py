@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar, cast
@@ -33,7 +33,7 @@ from bus.errors import PeerError, RefusedError
 from bus.topics import Kind, Topic
 from services._process.context import Context
 from services._process.metrics import StationFigures
-from services._process.store import transaction
+from services._process.store import checkpoint, file_of, transaction
 
 C = TypeVar("C", bound=m.Command)
 P = TypeVar("P", bound=m.Payload)
@@ -46,6 +46,7 @@ SETTLE_S = 0.05
 # Facts that were kept are acknowledged together after this: nobody waits for it (a producer sends again after
 # 5 s only), and what somebody does wait for, an approval's way, has fewer messages before it.
 ACKNOWLEDGE_S = 0.01
+QUIET_S = 1.0  # without a commit: time to carry the store's log over
 ASK_AGAIN_S = 1.0  # between two requests for facts that were passed over
 
 
@@ -68,6 +69,7 @@ class Station:
         self.context = context
         self.bus = context.bus
         self.mailbox = Mailbox(connection)
+        self._file = file_of(connection)
         self._transact = transact or partial(transaction, connection)
         self._keep = keep
         self._do = do
@@ -82,6 +84,7 @@ class Station:
         self._settle_soon = trio.Event()
         self._to_acknowledge: dict[str, list[tuple[str, m.Refused | None]]] = {}  # by producer
         self._acknowledge_soon = trio.Event()
+        self._commits = 0
 
     # registration, before run()
 
@@ -130,6 +133,7 @@ class Station:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """A transaction, which also takes along the acknowledgements that wait."""
+        self._commits += 1
         with self._transact():
             self._take_along()
             yield
@@ -207,6 +211,7 @@ class Station:
             nursery.start_soon(self._forget)
             nursery.start_soon(self._settle_later)
             nursery.start_soon(self._acknowledge_later)
+            nursery.start_soon(self._checkpoint_when_quiet)
             await self.bus.deliver(self._take)
 
     def _take(self, message: Received | Connected) -> None:
@@ -411,6 +416,17 @@ class Station:
             await trio.sleep(ACKNOWLEDGE_S)
             self._acknowledge_soon = trio.Event()
             self.acknowledge()
+
+    async def _checkpoint_when_quiet(self) -> None:
+        path = self._file
+        seen = done = self._commits
+        while path is not None:
+            await trio.sleep(QUIET_S)
+            if self._commits == seen != done:
+                done = seen
+                with suppress(sqlite3.Error):  # the next commit meets whatever it was, and tells
+                    await trio.to_thread.run_sync(checkpoint, path)
+            seen = self._commits
 
     async def _forget(self) -> None:
         while True:

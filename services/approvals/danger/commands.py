@@ -26,6 +26,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from services.approvals.danger import words as w
@@ -37,6 +38,7 @@ MAX_DEPTH = 150  # of the tree: a person's deepest is below 40; CPython's own li
 MAX_PARSES = 12  # texts within texts (sh -c, eval, …) that one input may lead to
 MAX_PLACES = 12  # directories that `cd` may lead to
 MAX_COMMANDS = 2000
+REMEMBERED = 64  # texts that were read
 
 _NOT_TEXT = frozenset({"ParamExp", "CmdSubst", "ProcSubst", "ArithmExp", "ExtGlob", "ArithmCmd", "LetClause"})
 _NUMERIC_TESTS = frozenset({"-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-v", "-R"})
@@ -100,8 +102,9 @@ class Shell:
     whole: bool = True
 
 
+@lru_cache(maxsize=REMEMBERED)
 def read(text: str, sight: Sight, cwd: str) -> Shell:
-    """Never raises."""
+    """Never raises. The same text is read by the judge, by the rules, and again when it is decided."""
     reader = _Reader(sight, cwd)
     reader.text(text, _Context())
     found = tuple(dict.fromkeys(reader.findings))

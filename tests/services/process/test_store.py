@@ -9,9 +9,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
-from services._process.store import StoreError, open_store, transaction
+from bus.effects import Keep
+from bus.memory import MemoryBroker
+from services._process.station import QUIET_S, Station
+from services._process.store import StoreError, checkpoint, file_of, open_store, transaction
+from tests.support.contexts import context_for
 
+DAY_S = 24 * 3600.0  # of virtual time, which runs on while a thread is waited for
 FIRST = "CREATE TABLE spent (usd REAL CHECK (usd > 0));\nINSERT INTO spent VALUES (1.5)"
 SECOND = "ALTER TABLE spent ADD COLUMN session TEXT"
 
@@ -82,3 +89,54 @@ def test_transactions_do_not_nest(store: sqlite3.Connection) -> None:
     with pytest.raises(sqlite3.OperationalError), transaction(store), transaction(store):
         pass
     assert not store.in_transaction
+
+
+def in_the_file(path: Path) -> int:
+    """Rows that stand in the database itself, without its log."""
+    alone = path.with_name("alone.db")
+    alone.write_bytes(path.read_bytes())
+    with closing(sqlite3.connect(alone)) as connection:
+        return int(connection.execute("SELECT count(*) FROM spent").fetchone()[0])
+
+
+def test_a_checkpoint_carries_the_log_over_beside_its_writer(path: Path) -> None:
+    with closing(open_store(path, [FIRST], durable=True)) as store:
+        checkpoint(str(path))
+        with transaction(store):
+            store.execute("INSERT INTO spent VALUES (2)")
+        assert in_the_file(path) == 1
+        assert file_of(store) == str(path)
+        store.execute("BEGIN IMMEDIATE")  # somebody is writing
+        checkpoint(str(path))
+        store.execute("COMMIT")
+        assert in_the_file(path) == 2
+
+
+def test_a_store_in_memory_has_no_file() -> None:
+    with closing(sqlite3.connect(":memory:")) as store:
+        assert file_of(store) is None
+
+
+def test_an_owner_that_is_quiet_carries_its_log_over(path: Path, tmp_path: Path) -> None:
+    def file() -> bytes:
+        return path.read_bytes()
+
+    async def main(store: sqlite3.Connection) -> None:
+        def keep(_: Keep) -> None:
+            store.execute("INSERT INTO spent VALUES (2)")
+
+        station = Station(context_for(MemoryBroker().client(), "ledger", tmp_path), store, keep=keep)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(station.run)
+            await trio.testing.wait_all_tasks_blocked()
+            checkpoint(str(path))
+            station.act([Keep()])
+            before = file()
+            with trio.fail_after(DAY_S):
+                while file() == before:  # noqa: ASYNC110  # a thread does it, and tells nobody
+                    await trio.sleep(QUIET_S)
+            nursery.cancel_scope.cancel()
+
+    with closing(open_store(path, [FIRST], durable=True)) as store:
+        trio.run(main, store, clock=trio.testing.MockClock(autojump_threshold=0))
+        assert in_the_file(path) == 2
