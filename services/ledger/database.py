@@ -60,6 +60,10 @@ class Database(Protocol):
         """All or nothing, of the mailbox as well."""
         ...
 
+    def relaxed(self) -> AbstractContextManager[None]:
+        """Transactions within survive any crash of ours, perhaps no power cut: for what can be made again."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -117,8 +121,22 @@ class Sqlite:
     def transaction(self) -> AbstractContextManager[None]:
         return transaction(self.mailbox)
 
+    @contextmanager
+    def relaxed(self) -> Iterator[None]:
+        with _relaxed(self.mailbox):
+            yield
+
     def close(self) -> None:
         self.mailbox.close()
+
+
+@contextmanager
+def _relaxed(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA synchronous = FULL")
 
 
 def _revision(database: Database) -> str | None:
@@ -261,6 +279,15 @@ class _Postgresql:
                 raise
             finally:
                 self._within = False
+
+    @contextmanager
+    def relaxed(self) -> Iterator[None]:
+        self.execute("SET synchronous_commit = off")
+        try:
+            with _relaxed(self.mailbox):
+                yield
+        finally:
+            self.execute("SET synchronous_commit = on")
 
     def close(self) -> None:
         self._db.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
@@ -28,7 +29,9 @@ class Importer:
         take: Callable[[Run, Batch, datetime], tuple[Run, Sequence[Effect]]],
         act: Callable[[Sequence[Effect]], object],
         now: Callable[[], datetime],
+        relaxed: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        self._relaxed = relaxed
         self._imports = imports
         self._take = take
         self._act = act
@@ -57,7 +60,8 @@ class Importer:
             while not end:
                 batch = await trio.to_thread.run_sync(read_batch, file, start)
                 run, effects = self._take(run, batch, self._now())
-                self._act(effects)
+                with self._relaxed():  # after a power cut the run goes on from where the database stands
+                    self._act(effects)
                 start, end = batch.read_to, batch.end
                 if trio.current_time() - said >= SAY_EVERY_S:
                     said = trio.current_time()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from bus.effects import Do, Keep
 from services.ledger.forecast import Burn
@@ -111,6 +111,38 @@ class Posting:
         estimated = self.use.cost if self.estimated else 0
         more = (self.turns, self.share, estimated, self.priced or 0, unpriced, self.notional)
         return Sum(self.uid, self.model, self.use, *more)
+
+
+K = TypeVar("K")
+
+
+def summed(rows: Iterable[Posting], key: Callable[[Posting], K]) -> dict[K, tuple[Sum, int]]:
+    """Sums of many rows by a key, and of how many. ``uid`` and ``model`` are those of a key's first row."""
+    found: dict[K, tuple[Posting, list[int]]] = {}
+    for row in rows:
+        name = key(row)
+        if name not in found:
+            found[name] = (row, [0] * 13)
+        counts = found[name][1]
+        for place, count in enumerate(row.use):
+            counts[place] += count
+        counts[7] += row.turns
+        counts[8] += row.share
+        counts[9] += row.use[0] if row.estimated else 0
+        if row.priced is None:
+            counts[11] += row.use.tokens
+        else:
+            counts[10] += row.priced
+        counts[12] += 1
+        if row.notional and not found[name][0].notional:
+            found[name] = (row, counts)
+    return {
+        name: (
+            Sum(row.uid, row.model, Use(*c[:7]), c[7], c[8], c[9], c[10], c[11], row.notional),
+            c[12],
+        )
+        for name, (row, c) in found.items()
+    }
 
 
 @dataclass(slots=True)

@@ -104,7 +104,11 @@ class Shell:
             broken=self._broken.inc,
         )
         self.importer = Importer(
-            self.ledger.imports, take=self.ledger.imported, act=self.station.act, now=context.now
+            self.ledger.imports,
+            take=self.ledger.imported,
+            act=self.station.act,
+            now=context.now,
+            relaxed=self.database.relaxed,
         )
         self._drift.set_function(lambda: money.to_usd(self.ledger.node.drift))
 

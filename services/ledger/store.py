@@ -10,8 +10,9 @@ text, because a billion dollars does not fit 64 bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 
@@ -28,6 +29,7 @@ from services.ledger.model import (
     Report,
     Sum,
     Use,
+    summed,
 )
 from services.ledger.periods import KEPT_DAYS, QUARTER_S, quarter_of
 from services.ledger.say import QueryRow
@@ -147,29 +149,34 @@ class Store:
 
     def _add(self, rows: Iterable[Posting]) -> None:
         """Add to the derived tables."""
-        models: dict[tuple[object, ...], list[int]] = {}
-        quarters: dict[tuple[object, ...], list[int]] = {}
-        for p in rows:
-            s = p.sum()
-            values = (*s.use, s.turns, s.share, s.estimated, s.priced, s.unpriced, 1, int(s.notional))
-            for sums, key in ((models, (p.uid, p.model)), (quarters, (quarter_of(p.at),))):
-                known = sums.get(key)
-                if known is None:
-                    sums[key] = list(values)
-                else:
-                    known[:-1] = [a + b for a, b in zip(known[:-1], values, strict=False)]
-                    known[-1] = max(known[-1], values[-1])
-        for table, columns, sums in (
+        kept = list(rows)
+        models = summed(kept, lambda p: (p.uid, p.model))
+        quarters = summed(kept, lambda p: (quarter_of(p.at),))
+        derived: tuple[tuple[str, str, Mapping[Any, tuple[Sum, int]]], ...] = (
             ("spent", "uid, model", models),
             ("spent_quarters", "quarter", quarters),
-        ):
+        )
+        for table, columns, sums in derived:
             width = len(columns.split(", ")) + len(_ADDED) + 1
             self._db.executemany(
                 f"INSERT INTO {table} ({columns}, {_DERIVED}) VALUES ({marks(width)}) "  # noqa: S608  # constants
                 f"ON CONFLICT ({columns}) DO UPDATE SET {_SUMS.format(table)}, notional = CASE "
                 f"WHEN {table}.notional > excluded.notional THEN {table}.notional "
                 "ELSE excluded.notional END",
-                [(*key, *values) for key, values in sums.items()],
+                [
+                    (
+                        *key,
+                        *s.use,
+                        s.turns,
+                        s.share,
+                        s.estimated,
+                        s.priced,
+                        s.unpriced,
+                        count,
+                        int(s.notional),
+                    )
+                    for key, (s, count) in sums.items()
+                ],
             )
 
     # the chain

@@ -15,7 +15,7 @@ from services.ledger import periods
 from services.ledger.accounts import Accounts
 from services.ledger.evidence import Archive, Lost, Read
 from services.ledger.importing import Batch, Imports, KeepBatch, Run, accounts_of
-from services.ledger.model import Account, KeepPosting, Loaded, Posting
+from services.ledger.model import Account, KeepPosting, Loaded, Posting, summed
 from services.ledger.prices import Prices
 from services.ledger.reading import uid_of
 from services.ledger.witness import Witness
@@ -68,14 +68,14 @@ class Witnessing(Accounts):
 
     def _book(self, account: Account, rows: Iterable[Posting]) -> None:
         for row in rows:
-            self._add(account, row)
             for sums in (account, self.node):
+                sums.add(row.sum())
                 sums.burn.add(row.at, row.use.cost)
+            self._place(row)
         self._burning.add(account.uid)
 
-    def _add(self, account: Account, row: Posting) -> None:
-        for sums in (account, self.node):
-            sums.add(row.sum())
+    def _place(self, row: Posting) -> None:
+        """Add it to the time in which it was spent."""
         quarter = periods.quarter_of(row.at)
         self._quarters[quarter] = self._quarters.get(quarter, 0) + row.use.cost
         for period, first in self._since.items():
@@ -92,8 +92,11 @@ class Witnessing(Accounts):
             if uid not in self._accounts:
                 self._accounts[uid] = Account(uid, uid, made.cwd, made.kind, made.opened_at, shown=False)
                 effects.append(made)
+        for added, _ in summed(rows, lambda row: (row.uid, row.model)).values():
+            for sums in (self._accounts[added.uid], self.node):
+                sums.add(added)
         for row in rows:
-            self._add(self._accounts[row.uid], row)
+            self._place(row)
         effects += [KeepBatch(messages, rows), *self._roll(now), self._total(now)]
         return then, [*effects, *self._crossed_periods(now), *self._settle_all(now)]
 
