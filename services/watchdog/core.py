@@ -9,7 +9,7 @@ so does everything that is said. ``health`` is said when it has changed in more 
 |---|---|
 | critical | a service that must be there is offline or stale; the disk is nearly full |
 | degraded | one is still awaited after our own start; another service is stale; a loop lags; the disk |
-|          | runs low; memory has reached `MEMORY_HIGH` of its budget |
+|          | runs low; memory has reached `MEMORY_HIGH` of its budget; the breaker is not closed |
 | healthy | else |
 
 Silence of `STALE_S` is told once (``service_stale``), whatever the service's last word: a service that its
@@ -30,7 +30,7 @@ from msgspec import structs
 from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish
-from services.watchdog.breaker import Breaker, Measured
+from services.watchdog.breaker import Breaker, Measured, State
 from services.watchdog.fleet import Fleet, Limits, Usage
 from services.watchdog.pulse import STALE_S, Pulse, Verdict
 from services.watchdog.repairs import Repairs
@@ -281,6 +281,8 @@ class Watchdog:
             degraded.append("the disk of the home runs low")
         if self._breaker.used_ratio >= MEMORY_HIGH:
             degraded.append("memory is close to its budget")
+        if self._breaker.state is not State.CLOSED:
+            degraded.append(f"the breaker is {self._breaker.state.replace('_', ' ')}: {self._breaker.cause}")
         return m.NodeHealth(
             status="critical" if critical else "degraded" if degraded else "healthy",
             reasons=[*critical, *degraded],

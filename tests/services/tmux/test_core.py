@@ -480,6 +480,17 @@ class Life(RuleBasedStateMachine):
         except RefusedError as error:
             assert error.code in {"busy", "unknown_session"}  # noqa: PT017  # as above
 
+    @precondition(lambda self: self.record is not None)
+    @rule(force=st.booleans())
+    def stop(self, force: bool) -> None:
+        record = self.record
+        assert record is not None
+        command = m.StopAgent(id=None, uid=record.uid, process=record.process, force=force)
+        try:
+            self.act(self.it.stop(command, self.now))
+        except RefusedError as error:
+            assert error.code in {"busy", "unknown_session"}  # noqa: PT017  # as above
+
     @rule(code=st.sampled_from([0, 1, 127, None]))
     def agent_ends(self, code: int | None) -> None:
         for process, state in self.agents.items():

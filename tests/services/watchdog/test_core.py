@@ -257,7 +257,9 @@ def test_a_lagging_loop_and_memory_near_its_budget() -> None:
     stand.beat("ledger", rss_bytes=800 * MIB)
     stand.tick()
     health = stand.health()
-    assert health.reasons == ["ingest is slow: its event loop lags", "memory is close to its budget"]
+    assert health.reasons == [
+        "ingest is slow: its event loop lags", "memory is close to its budget", "the breaker is open: memory"
+    ]  # fmt: skip
     assert (health.status, health.memory_used_ratio) == ("degraded", 0.85)
     snapshot: m.Breaker = published(stand.said, t.BREAKER)[-1]
     assert (snapshot.state, snapshot.used_bytes, snapshot.budget_bytes) == ("open", 850 * MIB, 1000 * MIB)
