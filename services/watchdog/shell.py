@@ -23,12 +23,13 @@ from bus.effects import Do, Effect, Publish, ReplyTo
 from services import SERVICES
 from services._process.context import Context
 from services._process.metrics import version
+from services._process.siblings import kill_service
 from services._process.station import Station
 from services.watchdog.breaker import State
 from services.watchdog.core import Node, Used, Watchdog, World, told
 from services.watchdog.fleet import Limits, Sweep
 from services.watchdog.memory import Sampler, memory_limit
-from services.watchdog.processes import alive_for, kill_all, kill_service
+from services.watchdog.processes import alive_for, kill_all
 from services.watchdog.pulse import Verdict
 from services.watchdog.repairs import Restart
 
