@@ -640,6 +640,7 @@ class ApprovalRequest(Payload, frozen=True, kw_only=True):
     required: int
     created_at: Time
     expires_at: Time | None
+    rule: str | None = None  # the policy's rule that wants it asked
 
 
 class PendingItem(Payload, frozen=True, kw_only=True):

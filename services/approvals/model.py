@@ -75,6 +75,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     interrupt: bool = False
     outcome: m.ApprovalOutcome | None = None
+    asked_by: str | None = None  # the rule that wants it asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ class Policing:
             if verdict.answer == "deny":
                 said += self._deny_by_rule(approval, verdict, now)
             elif verdict.required > approval.required:
-                approval = msgspec.structs.replace(approval, required=verdict.required)
+                approval = msgspec.structs.replace(approval, required=verdict.required, asked_by=verdict.rule)
                 self._pending[approval.id] = approval
                 view = reading.view(approval.input_json, reading.parse(approval.input_json))
                 said += [Save(approval), *self._ask(approval, view)]

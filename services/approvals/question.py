@@ -66,6 +66,7 @@ def opened(
         required=verdict.required,
         created_at=now,
         expires_at=None if waits_s is None else now + timedelta(seconds=waits_s),
+        asked_by=(verdict.rule or None) if verdict.answer == "ask" else None,
     )
     return approval, verdict, view
 

@@ -40,6 +40,7 @@ def request(node: str, a: Approval, view: reading.View) -> m.ApprovalRequest:
         required=a.required,
         created_at=a.created_at,
         expires_at=a.expires_at,
+        rule=a.asked_by,
     )
 
 

@@ -83,9 +83,13 @@ def approvals(requests: Sequence[m.ApprovalRequest], now: datetime) -> Table:
             "never"
             if request.expires_at is None
             else f"in {span((request.expires_at - now).total_seconds())}",
-            Text(one_line(request.summary or request.description, 300)),
+            Text(_takes(request) + one_line(request.summary or request.description, 300)),
         )
     return made
+
+
+def _takes(request: m.ApprovalRequest) -> str:
+    return f"({request.required} approvers) " if request.required > 1 else ""
 
 
 def costs(total: m.LedgerTotal | None, rows: Sequence[m.LedgerSession]) -> Table:

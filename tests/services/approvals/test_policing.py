@@ -127,6 +127,14 @@ def test_a_changed_input_is_held_against_the_rules() -> None:
     assert world.approval().state is State.PENDING
 
 
+def test_a_request_names_the_rule_that_asks() -> None:
+    world = World(sight=SIGHT, rules=policy({"decision": "ask", "tool": "Edit", "require": 2, "name": "two"}))
+    (request,) = published(world.ask("a1", "{}", tool="Edit"), t.APPROVAL_REQUEST)
+    assert (request.rule, request.required) == ("two", 2)
+    (request,) = published(world.ask("a2"), t.APPROVAL_REQUEST)
+    assert request.rule is None
+
+
 def test_rejected_rules_are_told_and_change_nothing() -> None:
     world = World(sight=SIGHT, rules=policy(NO_PUSH))
     effects = world.act(world.gate.rejected("rule 1: …", world.now, "test"))
