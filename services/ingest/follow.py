@@ -6,7 +6,7 @@ call that its stream shows as finished, when a subagent has the result of a tool
 and every `ASK_S` while it works. Background agents go on after the turn has ended: the agent tells when they
 begin and end, and what they cost is followed like a turn. Measured with 2.1.329 and 2.1.119: an answer to a
 question asked at ``message_stop`` counts that call. The figure is rounded to four places below half a dollar,
-to cents above.
+to cents above; the least that it can mean is taken.
 
 An agent that refuses the question (2.1.42) is followed by the usage that its stream tells; the ledger prices
 it. What is told here is no posting: the turn's result is, and replaces it.
@@ -107,11 +107,19 @@ def told(step: Step, answered: wire.ControlResponse, turn: str) -> None:
         return
     found = SAYS.search(answered.text())
     if found is not None and works(r) and turn == str(r.results):
-        spent = max(Decimal(found[1]) - Decimal(r.cost.total), Decimal(0))
+        spent = max(_at_least(found[1]) - Decimal(r.cost.total), Decimal(0))
         if spent > Decimal(r.running.told):
             _post(step, f"{spent:f}")
     if step.session.ask_again:
         ask(step)
+
+
+def _at_least(said: str) -> Decimal:
+    """The least that a rounded figure can mean: nothing is stopped for money that was not spent, and what
+    was stopped is not released again by a result that says a fraction of a cent less.
+    """
+    places = len(said.partition(".")[2])
+    return Decimal(said) - Decimal(1).scaleb(-places) / 2
 
 
 def over(step: Step) -> None:

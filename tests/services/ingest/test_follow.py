@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from bus import messages as m
 from tests.services.ingest.support import INIT, Play, frame, result
+
+HALF = Decimal("0.00005")
 
 
 @pytest.fixture
@@ -44,8 +47,9 @@ def tell(play: Play, usd: str) -> None:
     play.respond(request_id, {"text": f"Estimated cost:        ${usd}\nUsage by model:"})
 
 
-def running(play: Play) -> list[tuple[int, str | None]]:
-    return [(fact.turn, fact.spent_usd) for fact in play.facts("running")]
+def running(play: Play) -> list[tuple[int, str]]:
+    """(turn, what was said); told is the least that such a figure means, half a unit less."""
+    return [(fact.turn, f"{Decimal(fact.spent_usd) + HALF:.4f}") for fact in play.facts("running")]
 
 
 def test_asked_when_a_model_call_has_finished(play: Play) -> None:
@@ -181,3 +185,15 @@ def test_a_new_conversation_counts_from_zero(play: Play) -> None:
     call(play)
     tell(play, "0.0100")
     assert running(play) == [(1, "0.5000"), (1, "0.0100")]
+
+
+@pytest.mark.parametrize(
+    ("said", "least"),
+    [("0.0144", "0.01435"), ("0.50", "0.495"), ("12.35", "12.345"), ("0.0000", "0"), ("3", "2.5")],
+)
+def test_the_least_that_a_rounded_figure_means(play: Play, said: str, least: str) -> None:
+    call(play)
+    tell(play, said)
+    assert [Decimal(fact.spent_usd) for fact in play.facts("running")] == (
+        [Decimal(least)] if least != "0" else []
+    )
