@@ -20,9 +20,9 @@ It is one long file because it is one program that has to start from one file, w
 Environment: `CLAUDE_CONFIG_DIR` (default `~/.claude`) holds the transcripts; `POINTSMAN_SCRIPTED_VERSION`
 is the version to report; `POINTSMAN_SCRIPTED_RECORD` names a file to which it appends its own record, one
 JSON line each, for an observer that wants to know what really happened: `{"at", "pid", "session",
-"session_id", "kind", …}` (`session` is Pointsman's name for it), kind being `start`, `prompt`, `question`,
-`answer`, `repeated` (an answer to what is not open), `cancelled`, `tool`, `bill` (with `cost_picodollars`) or
-`exit`.
+"session_id", "kind", …}` (`session` is Pointsman's name for it), kind being `start`, `prompt`, `begun`,
+`question`, `answer`, `repeated` (an answer to what is not open), `cancelled`, `tool`, `bill` (with
+`cost_picodollars`) or `exit`.
 """
 
 # `pathlib` would double the start-up time; the asserts tell mypy what the loop knows.
@@ -549,6 +549,7 @@ class Agent:
         self.init_frame()
         text = "\n".join(text for text, _ in prompts)
         for prompt, prompt_uuid in prompts:
+            self.record("begun", uuid=prompt_uuid)
             self.append(
                 {
                     "type": "queue-operation",
@@ -606,6 +607,7 @@ class Agent:
         """Prompts that arrived while the tools ran become part of this turn."""
         prompts, self.queue = self.queue, []
         for text, uuid in prompts:
+            self.record("begun", uuid=uuid)
             self.messages.append({"role": "system", "content": script.MID_TURN + text})
             self.keep(
                 {

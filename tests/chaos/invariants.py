@@ -129,8 +129,11 @@ def delivered_once(e: Evidence, excused: Excused) -> Iterator[str]:
 
 
 def _lost(process: Process, prompt: Row) -> bool:
-    """We killed it before the model had answered anything after the prompt."""
-    after = process.rows[process.rows.index(prompt) :]
+    """We killed it before the model had answered anything after the agent began with the prompt: until then
+    nothing of it is in the conversation that the next process goes on with.
+    """
+    begun = [row for row in process.of("begun") if row["uuid"] == prompt["uuid"]]
+    after = process.rows[process.rows.index(begun[0]) :] if begun else []
     return process.killed and not any(row["kind"] == "bill" for row in after)
 
 

@@ -31,7 +31,8 @@ def healthy() -> Evidence:
         "c",
         [
             row("start"),
-            row("prompt", text="SAY P1 ;; BASH echo x >> /e/P1.1", duplicate=False),
+            row("prompt", text="SAY P1 ;; BASH echo x >> /e/P1.1", uuid="u1", duplicate=False),
+            row("begun", uuid="u1"),
             row("bill", message_id="m1", cost_picodollars=3_000_000),
             row("question", request_id="q1", tool_use_id="t1"),
             row("answer", request_id="q1", tool_use_id="t1", response=YES),
@@ -89,8 +90,8 @@ WRONGS: list[tuple[str, Callable[[Evidence], object]]] = [
     ("decided_once", lambda e: e.outcomes["a1"].append({"decision": "expired"})),
     ("decided_once", lambda e: e.audit.append(audit("a2", "t2", "denied"))),
     ("delivered_once", lambda e: without(e, "prompt")),
-    ("delivered_once", lambda e: rows(e).append(row("prompt", text="SAY P1", duplicate=False))),
-    ("delivered_once", lambda e: rows(e).append(row("prompt", text="SAY P2", duplicate=False))),
+    ("delivered_once", lambda e: rows(e).append(row("prompt", text="SAY P1", uuid="u1", duplicate=False))),
+    ("delivered_once", lambda e: rows(e).append(row("prompt", text="SAY P2", uuid="u2", duplicate=False))),
     ("delivered_once", lambda e: e.promises.append(Promise(3, "s1", "SAY P3", None))),
     ("costs_agree", lambda e: setattr(e, "spent", 3_000_000)),
     ("costs_agree", lambda e: setattr(e, "spent", 10_000_000)),
@@ -125,8 +126,8 @@ def test_what_a_killed_agent_excuses_is_counted() -> None:
     evidence.transcribed = {"m1"}
     evidence.spent = 3_000_000
     evidence.promises.append(Promise(3, "s1", "SAY P3", True))
-    first.rows.append(row("prompt", text="SAY P3", duplicate=False))
-    second = Process(9, "s1", "c", [row("start"), row("prompt", text="SAY P3", duplicate=False)])
+    first.rows.append(row("prompt", text="SAY P3", uuid="u3", duplicate=False))
+    second = Process(9, "s1", "c", [row("start"), row("prompt", text="SAY P3", uuid="u3", duplicate=False)])
     evidence.processes.append(second)
     violations, excused = check(evidence)
     assert violations == []
@@ -135,5 +136,8 @@ def test_what_a_killed_agent_excuses_is_counted() -> None:
         "model calls of a killed agent that stand in no transcript": 1,
         "prompts sent again because their agent died before its first answer": 1,
     }
-    second.rows.append(row("prompt", text="SAY P3", duplicate=False))
+    second.rows.append(row("prompt", text="SAY P3", uuid="u3", duplicate=False))
     assert check(evidence)[0], "the second did not die"
+    second.rows.pop()
+    first.rows += [row("begun", uuid="u3"), row("bill", message_id="m1", cost_picodollars=0)]
+    assert check(evidence)[0], "the first had answered"
