@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -32,7 +32,7 @@ from typing import Any
 from services.approvals.danger import words as w
 from services.approvals.danger.sight import Sight, Tree, Unparsed
 from services.approvals.danger.words import Word
-from services.approvals.danger.wrappers import SHELLS, inner, is_assignment, name_of, script_of
+from services.approvals.danger.wrappers import SHELLS, inner, name_of, script_of
 
 MAX_DEPTH = 150  # of the tree: a person's deepest is below 40; CPython's own limit is far above
 MAX_PARSES = 12  # texts within texts (sh -c, eval, …) that one input may lead to
@@ -40,6 +40,7 @@ MAX_PLACES = 12  # directories that `cd` may lead to
 MAX_COMMANDS = 2000
 REMEMBERED = 64  # texts that were read
 
+_RUNS_TEXT = frozenset({"eval", "trap", "watch", "alias", "su", "runuser", "flock", "at", "batch", "sudo"})
 _NOT_TEXT = frozenset({"ParamExp", "CmdSubst", "ProcSubst", "ArithmExp", "ExtGlob", "ArithmCmd", "LetClause"})
 _NUMERIC_TESTS = frozenset({"-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-v", "-R"})
 
@@ -122,6 +123,7 @@ class _Context:
     fed: str | None = None
     upstream: tuple[str, ...] = ()
     repeated: bool = False  # in a loop or a function
+    chained: bool = False  # behind `&&`: it runs only if what stands before it went well
 
     def but(self, **changed: Any) -> _Context:
         return _Context(**{name: changed.get(name, getattr(self, name)) for name in self.__slots__})
@@ -147,14 +149,17 @@ class _Reader:
 
     # texts
 
-    def text(self, text: str, context: _Context) -> None:
+    def text(self, text: str, context: _Context, *, strict: bool = True) -> None:
+        """Not ``strict``: it may be shell text, or something else (awk behind xargs)."""
+        context = context.but(chained=False)
         self.parses += 1
         if self.parses > MAX_PARSES:
             self.findings.append("too_much")
             return
         tree = self.sight.parse(text)
         if isinstance(tree, Unparsed):
-            self.findings.append("parse_error" if tree.broken else "unparsed")
+            if strict or not tree.broken:
+                self.findings.append("parse_error" if tree.broken else "unparsed")
             self._guess(text, context)
             return
         try:
@@ -192,12 +197,19 @@ class _Reader:
             self._statement(node, context)
         elif kind == "BinaryCmd" and str(node.get("Op", "")).startswith("|") and node.get("Op") != "||":
             before = len(self.commands)
+            context = context.but(chained=False)
             self._node(node.get("X"), context)
             upstream = self.commands[before:]
             names = tuple(command.name for command in upstream)
             self._node(node.get("Y"), context.but(stdin="pipe", fed=_printed(upstream), upstream=names))
+        elif kind == "BinaryCmd" and node.get("Op") == "&&":
+            here = list(self.places)
+            self._node(node.get("X"), context.but(chained=True))
+            self._node(node.get("Y"), context.but(chained=True))
+            if not context.chained:  # what follows runs whether or not a `cd` in here was reached
+                self.places = list(dict.fromkeys([*here, *self.places]))
         else:
-            self._other(kind, node, context)
+            self._other(kind, node, context.but(chained=False))
 
     def _other(self, kind: Any, node: Tree, context: _Context) -> None:
         if kind == "FuncDecl":
@@ -232,6 +244,8 @@ class _Reader:
             self.findings.append("fork_bomb")
 
     def _statement(self, node: Tree, context: _Context) -> None:
+        if node.get("Negated") or node.get("Background") or node.get("Coprocess"):
+            context = context.but(chained=False)
         for redirect in node.get("Redirs") or []:
             context = self._redirect(redirect, context)
         self._node(node.get("Cmd"), context)
@@ -347,7 +361,7 @@ class _Reader:
             names = tuple(word.text for word in run.assigns)
             self._call(list(run.words), (*assigns, *names), behind)
         for text in found.scripts:
-            self.text(text, behind)
+            self.text(text, behind, strict=name in _RUNS_TEXT)
         if context.fed is not None and name in (
             "ssh",
             "at",
@@ -369,7 +383,8 @@ class _Reader:
             if not target.text:
                 return
         reached = [posixpath.normpath(posixpath.join(place, target.text)) for place in self.places]
-        self.places = list(dict.fromkeys([*self.places, *reached]))
+        certain = context.chained and not self.lost and set(context.via) <= {"command", "builtin"}
+        self.places = list(dict.fromkeys(reached if certain else [*self.places, *reached]))
         if len(self.places) > MAX_PLACES:
             self.places, self.lost = self.places[:MAX_PLACES], True
 
@@ -382,11 +397,3 @@ def _printed(upstream: Sequence[Command]) -> str | None:
     if first.name in ("echo", "printf"):
         return " ".join(text for text in first.argv[1:] if not text.startswith("-"))
     return first.fed if first.name == "cat" else None
-
-
-def assigned(command: Command) -> Mapping[str, str]:
-    """Variables that are set for a command, with what is known of their values."""
-    return dict(entry.partition("=")[::2] for entry in command.assigns)
-
-
-__all__ = ["Command", "Redirect", "Shell", "Word", "assigned", "is_assignment", "read"]

@@ -185,7 +185,7 @@ def _one(path: str, mode: Mode, ground: Ground, *, tree: bool, everything: bool)
     within = inside(path, ground.cwd) or inside(path, ground.sight.resolve(ground.cwd))
     public = _PUBLIC.match(path) is not None
     # in the project's own path nothing is special: a project may lie in /opt, or in a directory named .git
-    looked_at = path[len(ground.cwd.rstrip("/")) :] if inside(path, ground.cwd) else path
+    looked_at = path[len(ground.cwd) :].lstrip("/") if inside(path, ground.cwd) else path
     for pattern, place in PLACES:
         if pattern.search(looked_at):
             level = _level(place, mode)

@@ -127,6 +127,10 @@ def script_of(said: Sequence[Word]) -> Word | None:
 def inner(said: Sequence[Word]) -> Inner | None:
     """What a wrapper runs; None if this is no wrapper."""
     name = name_of(said[0].text)
+    if len(said) == 2 and said[1].text in ("--version", "--help", "-V"):
+        return None
+    if name == "command" and said[1:] and said[1].text in ("-v", "-V"):
+        return None  # it only tells where a command is
     for wrapper in _TRANSPARENT.get(name, ()):
         if tuple(word.text for word in said[1 : len(wrapper.prefix)]) == wrapper.prefix[1:]:
             found = _through(wrapper, said)
@@ -192,7 +196,7 @@ def _all_that_may_run(said: Sequence[Word], finding: str) -> Inner:
     for position in range(1, len(said)):
         text = said[position].text
         if re.search(r"[\s;|&`]|\$\(", text):
-            if len(scripts) < MAX_SCRIPTS and text.strip():
+            if len(scripts) < MAX_SCRIPTS and re.search(r"\w", text):
                 scripts.append(_LEADING.sub("", text))
         elif name_of(text) in known.NAMES and len(runs) < MAX_RUNS:
             runs.append(Run(tuple(said[position:])))

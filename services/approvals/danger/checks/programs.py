@@ -14,7 +14,7 @@ from services.approvals.danger.words import Word
 from services.approvals.danger.wrappers import name_of
 
 _CODE_HIGH = re.compile(
-    r"rmtree|\brm(Sync|dir|Dir)?\b|require\(|\bimport (os|shutil|sys|pty|glob|"
+    r"rmtree|\brm(Sync|dir|Dir)?\b|require\(|\bimport (os|shutil|pty|glob|"
     r"pathlib|tempfile)|unlink|remove|rmdir|system|popen|subprocess|spawn|exec|eval|"
     r"compile|__import__|importlib|getattr|fork|kill"
     r"|socket|urllib|requests|httpx|http\.|https?:|fetch\(|open\(.*['\"][wax+]|"
@@ -77,7 +77,7 @@ _VALUES: dict[str, str] = {
 _LOADS = re.compile(
     r"(^| )(-r|-I|-M|-m[A-Z]|--(require|import|loader|experimental-loader|env-file|"
     r"inspect\S*|eval|print|input-type|preload"
-    r"|require-module|interpreter|exec|run|init|rcfile|check-hash-based-pycs|allow-\S+|e|p))( |=|\w|$)"
+    r"|require-module|interpreter|exec|run|init|rcfile|check-hash-based-pycs|allow-\S+)( |=|$))"
 )
 _SERVERS = frozenset(
     [
@@ -146,7 +146,7 @@ def interpreter(command: Command, rest: Sequence[Word], _o: Options, ground: Gro
         text = words[position].text
         if text == "-" or not text.startswith("-"):
             break
-        if text in ("--version", "-V", "--help", "-VV") and len(words) == 1:
+        if text in ("--version", "-V", "--help", "-VV", "--test") and len(words) == 1:
             return
         if (
             text in ("--eval", "--print", "--run", "-r")
@@ -310,7 +310,7 @@ _TARGET_HIGH = re.compile(
     r"(^|[.:_/-])((un)?deploy\w*|publish\w*|release\w*|(un)?install([A-Z]\w*)?|destroy\w*|drop|"
     r"nuke|purge|wipe|prod|production|push|upload|"
     r"ship|rollback|reset|teardown|distclean|mrproper|apply|provision|terraform|"
-    r"seed|migrate|prune|delete\w*|remove\w*|flash|"
+    r"prune|delete\w*|remove\w*|flash|"
     r"submit|promote|format-disk|clobber|expunge|obliterate)([:_/-]|$)"
 )
 
@@ -345,6 +345,8 @@ def targets(command: Command, rest: Sequence[Word], options: Options, _g: Ground
                 yield high(
                     f"runs the target {word.text[:40]!r}", "By its name it reaches beyond the project."
                 )
+        elif re.search(r"(^|[:_/-])(migrate|seed)\w*", word.text):
+            yield medium("runs a target that by its name changes a database")
     if name in ("make", "gmake") and command.stdin and re.search(r"-f ?-", options.joined):
         yield from fed(command)
     if options.has(["eval", "E"]) and name in ("make", "gmake"):

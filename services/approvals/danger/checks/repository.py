@@ -82,7 +82,7 @@ _GIT_KEYS = re.compile(
 
 
 def git_config(_c: Command, rest: Sequence[Word], options: Options, _g: Ground) -> Iterator[Finding]:
-    for word in options.operands:
+    for word in options.operands if len(options.operands) > 1 else ():
         if _GIT_KEYS.search(word.text.partition("=")[0]):
             yield high(
                 "sets what programs git runs, or whom it trusts", "The next git command runs them, unasked."
