@@ -50,6 +50,9 @@ STOP_S = 1.8  # the contract's 2 s, less what the interpreter needs to end
 GOODBYE_S = 1.0  # for the last messages and our ``offline`` to reach the broker
 HEALTH_EVERY_S = 10.0
 LAG_PROBE_S = 0.5
+# Cyclic garbage is looked for this seldom: with 500 sessions connected, looking at all that they hold takes
+# 30 ms, and at CPython's own 700 a burst of messages sets it off again and again.
+COLLECT = (10_000, 10, 10)
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # login(1) for root
 SETTLED_S = 1.5  # supervisord calls a process started after startsecs = 1; see _leave
 
@@ -109,7 +112,8 @@ class _Process:
     async def main(self, serve: Serve) -> None:
         """Returns when told to stop; raises what went wrong."""
         gc.collect()
-        gc.freeze()  # what was imported stays: without it, a collection that looks at all of it takes 20 ms
+        gc.freeze()  # what was imported stays: a collection that looks at all of it takes 20 ms
+        gc.set_threshold(*COLLECT)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             port = start_metrics_server(self.config, self.home, self.name, self.figures.registry)
             bus = connect_service(self.config, self.home, self.name, self.log, self.connection_log)
