@@ -249,7 +249,7 @@ def main() -> None:
                     a.append(round_trip(mine, questions, rate))
                     b.append(round_trip(other, questions, rate))
                 beside = "idle" if not rate else "beside 1,000 frames/s"
-                compare_times(report, f"approval round trip, {beside}", "p50 ≤ 2.5, p99 ≤ 4", a, b)
+                compare_times(report, f"approval round trip, {beside}", "p50 ≤ 2.5, better 2; p99 ≤ 4, better 3", a, b)
                 a, b = [], []
     if "plain" in wanted:
         with bare(0) as found, ours("mosquitto", 0) as stack:
