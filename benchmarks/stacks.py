@@ -137,7 +137,7 @@ class Ours:
 
     def _endpoints(self) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads((self.home / "endpoints.json").read_text())
-        return found if "ingest" in found and "bus" in found else None
+        return found if "port" in found["ingest"] and "port" in found["bus"] else None
 
     def _connect(self, username: str) -> mqtt.Client:
         client = mqtt.Client(CallbackAPIVersion.VERSION2)
