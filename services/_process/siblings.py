@@ -18,7 +18,7 @@ from pathlib import Path
 from services._process.home import Home
 from services._process.pids import kill_if, stat_fields
 
-GIVEN_UP_S = 30.0  # a service that lives comes back to the broker within seconds
+GIVEN_UP_S = 10.0  # a service that lives comes back to the broker within seconds
 
 
 def supervised() -> bool:

@@ -8,8 +8,8 @@ In: `sessions/<s>/{prompt,interrupt,set,history,remove,hibernate,wake}`, `intern
 `created`, `started`, `exited` (tmux controller), `answer` (gate).
 
 Out: `sessions/index`, `sessions/<s>/state`, `sessions/<s>/events/<type>`; facts `question`, `withdrawn`,
-`applied` (gate), `opened`, `cost` (ledger); commands `internal/tmux/spawn` and, for a session that failed,
-`sessions/<s>/end`.
+`applied` (gate), `opened`, `cost` (ledger); commands `internal/tmux/{spawn,stop}`,
+`internal/watchdog/admit` and, for a session that failed, `sessions/<s>/end`.
 
 Kept (SQLite, survives any crash of processes): a row per session with the offset up to which its agent's
 journal is dealt with, its last 10,000 events, prompts that no result covers yet, lines that the agent may not
@@ -20,6 +20,6 @@ frame has its effect once: each question is asked once, each cost told once, and
 gap; deltas since the last commit are said again. An agent by `--sdk-url` repeats its frames (dropped here by
 uuid) and is asked what is still open; a hook callback that got lost on the way ends by its timeout.
 
-Reading order: `states`, `wire`, `say`, `model`, `step`, `questions`, `delivery`, `turns`, `life`,
+Reading order: `states`, `wire`, `say`, `model`, `step`, `questions`, `delivery`, `turns`, `rest`, `life`,
 `deltas`, `registry`, `commands`, `links`, `core`; then `store`, `server`, `shell`.
 """
