@@ -156,6 +156,9 @@ def test_the_gate_and_the_bridge_are_killed_in_an_approval(desk: Desk) -> None:
     os.kill(gate, signal.SIGKILL)
     approval = desk.pending()
     assert approval["tool"] == "Write"
+    eventually(
+        lambda: [o for o in desk.recorder.all("approvals/+/outcome") if o["applied"]], "the denial was taken"
+    )
     gate = eventually(lambda: _other(stack, gate), "the gate is there again")
     os.kill(gate, signal.SIGKILL)
     bridges = [p for p in stack.processes() if "services.bridge" in p.cmdline()]
@@ -202,7 +205,7 @@ TWO = {
 
 
 @pytest.mark.parametrize("desk", ["2.1.329"], indirect=True)
-def test_questions_and_plans_are_answered_from_the_command_line_and_over_the_bus(desk: Desk) -> None:
+def test_questions_and_plans_are_answered_and_decisions_remembered(desk: Desk) -> None:
     stack, recorder = desk.stack, desk.recorder
     desk.say(f"TOOL AskUserQuestion {json.dumps(TWO)} ;; SAY done")
     asked = desk.pending()
@@ -231,6 +234,22 @@ def test_questions_and_plans_are_answered_from_the_command_line_and_over_the_bus
     desk.over()
     assert '"Shall I?"="No"' in desk.tools()[-1]["output"]
 
+    # remembered: the very same command is not asked about again, until it is forgotten
+    desk.say("BASH python3 -c 1 ;; SAY done")
+    rule = stack.pointsman("approve", desk.pending()["id"], "--remember", "always")["remembered"]
+    desk.over()
+    [tool] = desk.turn("BASH python3 -c 1 ;; SAY done")
+    assert (tool["is_error"], tool["decided_by"]) == (False, "rule")
+    assert [entry["id"] for entry in stack.pointsman("policy", "rules")["remembered"]] == [rule]
+    stack.pointsman("policy", "forget", rule)
+    said = stack.pointsman("policy", "explain", "Bash", '{"command": "python3 -c 1; touch deployed"}')
+    assert (said["decision"], said["rule"]) == ("deny", "no deploys")
+    config = Path(stack.environment["POINTSMAN_CONFIG"])
+    config.write_text(RULES + '[[approvals.rules]]\ndecision = "forbid"\n')
+    assert stack.run("policy", "reload").returncode == 1
+    assert len(stack.pointsman("policy", "rules")["rules"]) == 3
+    assert [e["action"] for e in recorder.all("approvals/events")] == ["policy_rejected"]
+
     stack.publish("sessions/desk/set", {"id": "plan-1", "permission_mode": "plan"})
     eventually(lambda: desk.state().get("permission_mode") == "plan", "plan mode")
     desk.say("PLAN first make it work ;; SAY done")
@@ -244,4 +263,3 @@ def test_questions_and_plans_are_answered_from_the_command_line_and_over_the_bus
     stack.pointsman("approve", plan["id"])
     desk.over()
     assert "has approved" in desk.tools()[-1]["output"]
-    assert recorder.all("approvals/events") == []
