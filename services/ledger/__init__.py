@@ -2,13 +2,15 @@
 
 Reads
     ``facts/ingest/ledger``: ``opened`` (a session exists), ``cost`` (an agent's running totals), ``running``
-    (what a turn has cost so far), ``limit`` and ``limit_over`` (usage limits); the commands
-    ``ledger/sessions/<s>/budget``, ``ledger/budgets/<period>`` and ``ledger/query``; ``sessions/index``
-    (whose snapshots are still wanted); ``sessions/+/events/tool`` (agents that run in circles).
+    (what a turn has cost so far), ``limit`` and ``limit_over`` (usage limits), ``conversation`` and
+    ``unreported`` (whose transcripts to read, and what a killed agent did not tell); the commands
+    ``ledger/sessions/<s>/budget``, ``ledger/budgets/<period>``, ``ledger/query`` and ``ledger/import``;
+    ``sessions/index`` (whose snapshots are still wanted); ``sessions/+/events/tool`` (agents that run in
+    circles); the agents' transcripts.
 Writes
-    ``ledger/sessions/<s>`` and ``ledger/total`` (snapshots), ``ledger/events`` (actions
-    ``level``, ``runaway``, ``limit_reset``), ``facts/ledger/ingest`` (``hold``: a budget holds a session, or
-    releases it).
+    ``ledger/sessions/<s>`` and ``ledger/total`` (snapshots), ``ledger/events`` (actions ``level``,
+    ``runaway``, ``limit_reset``, ``drift``, ``import_progress``), ``facts/ledger/ingest`` (``hold``: a budget
+    holds a session, or releases it).
 Keeps
     The database at ``ledger.database`` (synchronous=FULL): reports as the agents made them, postings (rows
     that never change), budgets, sessions, outbox, inbox and command ids; and ``spent``, sums of the postings
@@ -19,5 +21,6 @@ If it dies
 
 Read `core` first (what is counted, and from where), then `chain` (from running totals to postings),
 `accounts` (what follows from it), `budgets` (who is held), `running`, `forecast`, `runaway`, `limits`,
-`money`, `periods`, `levels`, `say`, `database`, `store`, `standing`, `shell`.
+`money`, `periods`, `levels`, `say`, `database`, `store`, `standing`, `shell`; and for the second witness
+`witness`, `transcripts`, `files`, `prices`, `watch`, `importing`.
 """

@@ -6,6 +6,7 @@ days of a clock change too, and sums need not be made again when the zone's rule
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta, tzinfo
 
 QUARTER_S = 900
@@ -21,6 +22,23 @@ def quarter_of(at: datetime) -> int:
 def day_of(quarter: int, zone: tzinfo) -> str:
     """The local day of a quarter: ``2026-11-21``."""
     return datetime.fromtimestamp(quarter * QUARTER_S, zone).date().isoformat()
+
+
+def days_of(zone: tzinfo) -> Callable[[int], str]:
+    """`day_of` for many quarters: those of the same day as the one before cost nothing."""
+    first = until = 0
+    name = ""
+
+    def day(quarter: int) -> str:
+        nonlocal first, until, name
+        if not first <= quarter < until:
+            date = datetime.fromtimestamp(quarter * QUARTER_S, zone).date()
+            name = date.isoformat()
+            first = quarter_of(datetime.combine(date, time(), zone))
+            until = quarter_of(datetime.combine(date + timedelta(days=1), time(), zone))
+        return name
+
+    return day
 
 
 def since(period: str, now: datetime, zone: tzinfo) -> datetime | None:

@@ -16,7 +16,7 @@ from services.ledger.budgets import warned_only
 from services.ledger.forecast import exhausted
 from services.ledger.levels import EXHAUSTED, level, used_ratio
 from services.ledger.model import NOTHING, Account, Tally, Use
-from services.ledger.periods import day_of
+from services.ledger.periods import days_of
 
 MAX_MODELS = 50  # in one snapshot; the cheapest others are said together
 MAX_ROWS = 5_000  # in one answer, for the bus's sake
@@ -138,8 +138,9 @@ def answer(by: str, rows: Iterable[QueryRow], zone: tzinfo) -> m.LedgerQueryResu
     the oldest) are said together.
     """
     found: dict[tuple[str, str], Tally] = {}
+    day = days_of(zone)
     for key, uid, use, turns, unpriced in rows:
-        name = day_of(int(key), zone) if by == "day" else str(key)
+        name = day(int(key)) if by == "day" else str(key)
         found.setdefault((name, uid), Tally()).add(use, turns, unpriced)
     ranked = sorted(
         found.items(), key=lambda item: item[0][0] if by == "day" else item[1].use.cost, reverse=True

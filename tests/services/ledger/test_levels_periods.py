@@ -102,3 +102,14 @@ def test_the_machines_zone(tmp_path: Path) -> None:
     if file.exists():
         assert local_zone({}, file).utcoffset(now) == timedelta(hours=2)
         assert local_zone({"TZ": str(file)}, broken).utcoffset(now) == timedelta(hours=2)
+
+
+@given(
+    st.lists(st.integers(-1_000_000, 2_500_000), min_size=1, max_size=30),
+    st.sampled_from([UTC, BERLIN, KATHMANDU, SAMOA, SAO_PAULO, LORD_HOWE]),
+)
+def test_days_of_many_quarters(quarters: list[int], zone: ZoneInfo) -> None:
+    """In any order, over changes of the clock, and neighbours of each."""
+    day = periods.days_of(zone)
+    for quarter in [near for one in quarters for near in range(one, one + 100)]:
+        assert day(quarter) == periods.day_of(quarter, zone)
