@@ -337,6 +337,7 @@ class _Reader:
             self.findings.append("name_not_literal")
         self._add(said, assigns, context)
         name = name_of(head.text)
+        self.lost = self.lost or name == "popd"
         if name in ("cd", "pushd", "chdir"):
             self._go(said[1:], context)
             return

@@ -69,6 +69,8 @@ class Options:
                     return
                 self._letters.update(following.text[1:])  # it may be an option of its own after all
                 self._longs.add(following.text.lstrip("-").partition("=")[0])
+        if self.entry.single and not name.startswith("--") and "/" in bare:  # mvn -f../pom.xml
+            self._parts.append((Word(bare[1:], word.literal, word.glob), "load"))
         if not long and len(bare) > 1:  # -ofile
             attached = self._kind((bare[0],))
             if attached or "/" in bare or "." in bare:

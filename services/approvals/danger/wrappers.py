@@ -39,6 +39,7 @@ MAX_SCRIPTS = 6
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=")
 # what stands before a command within one word: --split-string=, -S, NAME=, an editor's :!
 _LEADING = re.compile(r"^(--[\w-]+=|-\w|[A-Za-z_]\w*=)?[\s:!+|]*")
+_OWN_MODULES = frozenset({"venv", "build", "ensurepip"})  # of Python itself, or low as a module
 _SHELL_VALUES = frozenset({"--rcfile", "--init-file"})
 
 
@@ -129,6 +130,11 @@ def inner(said: Sequence[Word]) -> Inner | None:
     name = name_of(said[0].text)
     if len(said) == 2 and said[1].text in ("--version", "--help", "-V"):
         return None
+    if name.startswith("python") and len(said) > 2 and said[1].text == "-m":
+        module = said[2].text
+        return (
+            Inner((Run(tuple(said[2:])),)) if module in known.NAMES and module not in _OWN_MODULES else None
+        )
     if name == "command" and said[1:] and said[1].text in ("-v", "-V"):
         return None  # it only tells where a command is
     for wrapper in _TRANSPARENT.get(name, ()):
