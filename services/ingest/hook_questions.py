@@ -45,12 +45,10 @@ def ask(step: Step, hook: Hook, number: int) -> str:
         ),
         None,
     )
-    about = tool_use_id or f"{hook.prompt_id}-{hook.agent_id}-{hook.tool_name}-{same}"
-    request_id = "hook-" + short_hash(hook.session_id, about)
-    open_ = r.questions.get(request_id)
-    if open_ is not None and (open_.left or open_.hook is not None):
-        forget(step, request_id)  # asked anew, after we had let it go
-        request_id = "hook-" + short_hash(hook.session_id, about, number, step.now)
+    # Counted, because it is asked once: a request that is lost never comes again, and the same command later
+    # is another question, whatever was decided about this one.
+    r.count += 1
+    request_id = "hook-" + short_hash(hook.session_id, tool_use_id, r.count)
     asked = CanUseTool(
         tool_name=hook.tool_name,
         input=hook.tool_input,
@@ -59,9 +57,6 @@ def ask(step: Step, hook: Hook, number: int) -> str:
         permission_suggestions=hook.permission_suggestions,
     )
     questions.ask(step, request_id, asked)
-    before = step.session.waiting.get(request_id)
-    if before is not None:
-        step.effects.append(AnswerHook(before, hook_wire.NOTHING))
     step.session.waiting[request_id] = number
     return request_id
 

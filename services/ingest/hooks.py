@@ -254,9 +254,10 @@ def _learn(step: Step, hook: Hook) -> None:
 
 
 def _turn(step: Step, hook: Hook) -> None:
-    """The agent itself works: a turn runs, whether we saw its beginning or not."""
-    if hook.agent_id is None and (not step.r.turn or step.r.fresh):
-        step.r.turn, step.r.fresh = True, False
+    """The agent works: a turn of its own runs, whether we saw its beginning or not."""
+    r = step.r
+    if r.fresh or (hook.agent_id is None and not r.turn):
+        r.turn, r.fresh = hook.agent_id is None, False
         step.changed("a turn began")
 
 

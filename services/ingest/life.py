@@ -11,7 +11,8 @@ from datetime import timedelta
 
 from bus import messages as m
 from bus.errors import RefusedError
-from services.ingest import callbacks, delivery, evidence, follow, questions, rest, say
+from services.ingest import callbacks, delivery, evidence, follow, hook_wire, questions, rest, say
+from services.ingest.hook_model import AnswerHook
 from services.ingest.model import Ask, Close, Cost, DropSeen, Exit
 from services.ingest.step import Step
 from services.ingest.turns import RECENT_COSTS
@@ -140,6 +141,7 @@ def _over(step: Step, reason: str) -> None:
     evidence.lost(step)
     questions.withdraw(step, list(r.questions), "the agent is gone")
     callbacks.drop(step, list(r.callbacks))
+    _release(step)
     questions.clear_tools(step, all_of_them=True)
     r.alive = r.initialized = r.turn = r.compacting = False
     r.requests, r.asks_back, r.agents = {}, None, []
@@ -150,6 +152,13 @@ def _over(step: Step, reason: str) -> None:
     step.changed(f"the agent is gone: {reason}")
 
 
+def _release(step: Step) -> None:
+    """Requests of hooks that wait are answered: no opinion."""
+    waiting = step.session.waiting
+    step.effects += [AnswerHook(number, hook_wire.NOTHING) for number in waiting.values()]
+    waiting.clear()
+
+
 def end(step: Step, how: str, exit_code: int | None, reason: str) -> None:
     """The session is over; its name is free, its state stays until it is removed."""
     r = step.r
@@ -157,6 +166,7 @@ def end(step: Step, how: str, exit_code: int | None, reason: str) -> None:
         delivery.refuse(step, prompt)
     questions.withdraw(step, list(r.questions), "the session has ended")
     callbacks.drop(step, list(r.callbacks))
+    _release(step)
     step.drop(list(step.session.lines))
     r.end, r.ended_at, r.ask, r.alive = how, step.now, None, False
     rest.over(step, reason)

@@ -196,7 +196,7 @@ class Record(Struct):
     # sessions that are followed by their hooks
     pid: int = 0  # external: the agent's process, if it said so
     typing: Typing | None = None
-    typed: int = 0  # how many requests to type there were
+    count: int = 0  # numbers what is asked: permission requests of hooks, prompts to type
     # wishes and ends
     wanted_model: str | None = None
     wanted_mode: str | None = None

@@ -30,8 +30,8 @@ def pump(step: Step) -> None:
     )
     if prompt is None:
         return
-    r.typed += 1
-    r.typing = Typing(f"type-{r.uid}-{r.typed}", prompt.uuid)
+    r.count += 1
+    r.typing = Typing(f"type-{r.uid}-{r.count}", prompt.uuid)
     step.changed()
     ask(step)
 

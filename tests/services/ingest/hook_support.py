@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from bus import messages as m
+from bus.codec import decode_data
 from services.ingest import hook_wire
 from services.ingest.hook_model import AnswerHook
 from tests.services.ingest.support import RECORDINGS, UID, Play, created
@@ -86,6 +87,15 @@ class HookPlay(Play):
             uid=self.uid,
         )  # fmt: skip
         return question
+
+    def questions(self) -> list[tuple[str, m.Question]]:
+        """(uid, question) of all that were asked."""
+        facts = [fact for fact in self.posted.values() if fact.type == "question"]
+        return [(fact.uid or "", cast(m.Question, decode_data(fact))) for fact in facts]
+
+    def close(self) -> None:
+        assert self._db is not None
+        self._db.close()
 
     @property
     def uid(self) -> str:
