@@ -127,6 +127,9 @@ class Stack:
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        if self.supervisord is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.supervisord.wait(10)  # else its Popen complains wherever it is collected
 
     def report(self) -> str:
         """What a person needs when a proof failed: the terminal and the end of each log."""
