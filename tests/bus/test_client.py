@@ -137,6 +137,24 @@ def test_the_socket_does_not_wait_for_more_to_send(broker: RunningBroker) -> Non
     trio.run(main)
 
 
+def test_what_somebody_waits_for_leaves_at_once_with_what_was_said_before_it(broker: RunningBroker) -> None:
+    async def main() -> None:
+        async with connected(broker.bus("approvals")) as bus:
+            await bus.drained()
+            bus.publish(t.APPROVAL_REQUEST, b"{}", id="a")
+            assert len(bus._out) == 1
+            bus.publish(t.APPROVAL_TOKEN, b"{}", id="a", user="operator")
+            assert len(bus._out) == 0
+            bus.publish(t.APPROVALS_PENDING, b"{}")
+            assert len(bus._out) == 1
+            bus.publish(t.APPROVAL_TOKEN, None, id="a", user="operator")  # for a cleared one nobody waits
+            assert len(bus._out) == 2
+            await bus.drained()
+            assert len(bus._out) == 0
+
+    trio.run(main)
+
+
 def test_an_error_of_the_block_comes_out_as_it_is(broker: RunningBroker) -> None:
     async def main() -> None:
         async with connected(broker.bus()):

@@ -170,6 +170,33 @@ async def test_subscriptions_stand_when_connected_is_said(world: World) -> None:
         assert (await get(reader, t.SESSION_EVENT)).values == {"session": "s", "type": "delta"}
 
 
+@in_trio
+async def test_what_is_delivered_is_what_would_be_received(world: World) -> None:
+    """What waited before and what comes later, in order; then `receive` again."""
+    async with world.client() as reader, world.client("approvals") as writer:
+        reader.subscribe(t.APPROVAL_OUTCOME)
+        await reader.subscriptions_stand()
+        got: list[bytes] = []
+
+        def take(message: Received | Connected) -> None:
+            if isinstance(message, Received):
+                got.append(message.payload)
+
+        for number in range(3):
+            writer.publish(t.APPROVAL_OUTCOME, b"%d" % number, id="a")
+        await eventually(lambda: reader.counters.received[t.APPROVAL_OUTCOME] == 3)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader.deliver, take)
+            await eventually(lambda: len(got) == 3)
+            for number in range(3, 100):
+                writer.publish(t.APPROVAL_OUTCOME, b"%d" % number, id="a")
+            await eventually(lambda: len(got) == 100)
+            nursery.cancel_scope.cancel()
+        assert got == [b"%d" % number for number in range(100)]
+        writer.publish(t.APPROVAL_OUTCOME, b"100", id="a")
+        assert (await get(reader, t.APPROVAL_OUTCOME)).payload == b"100"
+
+
 async def get_connected(bus: BusBase, count: int) -> None:
     while (message := await bus.receive()) != Connected(count):
         assert message is not None
