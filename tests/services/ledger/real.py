@@ -26,7 +26,7 @@ from tests.support.cli_versions import claude_path
 from tests.support.messages_api import MessagesApi
 from tests.support.real_cli import DEADLINE_S, STDIO_ARGS, StdioAgent, clean_env
 
-WAIT_S = DEADLINE_S
+WAIT_S = 3 * DEADLINE_S
 OURS = {"opened", "cost", "conversation", "unreported"}
 
 
@@ -35,6 +35,8 @@ class RealSession:
 
     def __init__(self, version: str, root: Path, api: MessagesApi, database: Database | None = None) -> None:
         self.version = version
+        self.api = api
+        self._forgotten: set[str] = set()  # messages that a killed agent had no time to write down
         self.home, self.cwd = root / "home", root / "work"
         self.home.mkdir()
         self.cwd.mkdir()
@@ -81,7 +83,8 @@ class RealSession:
             self.agent.process.kill()
         else:
             self.agent.close_stdin()
-        self.agent.wait_exit()
+        self.agent.wait_exit(WAIT_S)
+        self._forgotten |= self._unwritten()
         self.pump()
         said = bw.Exit(process=self.process, code=None, size=len(self.play.journal))
         self.play.act(self.play.core.agent_gone(self.play.number, said, self.play.now))
@@ -136,8 +139,15 @@ class RealSession:
 
     # the witness
 
+    def _unwritten(self) -> set[str]:
+        """What was billed and stands in no transcript (yet)."""
+        texts = [path.read_text() for path in self.root.rglob("*.jsonl")]
+        billed = [bill["message_id"] for bill in self.api.bills if not bill["probe"] and not bill["aborted"]]
+        return {name for name in billed if not any(name in text for text in texts)}
+
     def settle(self) -> None:
-        """Read the transcripts, as the ledger does, until nothing is open."""
+        """Once the agent has written its transcripts: read them, as the ledger does, until all is settled."""
+        self.until(lambda: self._unwritten() <= self._forgotten)
         watch = Watch(
             self.world.ledger.witness,
             read=self.world.ledger.read,
