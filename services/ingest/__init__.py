@@ -1,8 +1,9 @@
 """Talks to agents; owns the sessions.
 
 Agents reach it over a WebSocket (`server`): through a bridge, which carries the journal of an agent that runs
-over stdio, or by themselves (`--sdk-url`). What they say becomes the session's state, events, questions and
-costs; what users and the gate say goes back to them.
+over stdio, or by themselves (`--sdk-url`). Screens of Claude Code are followed through their hooks, over HTTP
+(`hooks_server`). What they say becomes the session's state, events, questions and costs; what users and the
+gate say goes back to them.
 
 In: `sessions/<s>/{prompt,interrupt,set,history,remove,hibernate,wake}`, `internal/ingest/{end,evict}`; facts
 `created`, `started`, `exited` (tmux controller), `answer` (gate).
@@ -22,4 +23,7 @@ uuid) and is asked what is still open; a hook callback that got lost on the way 
 
 Reading order: `states`, `wire`, `say`, `model`, `step`, `questions`, `delivery`, `turns`, `rest`, `life`,
 `deltas`, `registry`, `commands`, `links`, `core`; then `store`, `server`, `shell`.
+
+Sessions followed by their hooks: `hook_wire`, `hook_model`, `hook_questions`, `hook_rules`, `screen`,
+`hooks`; then `hooks_server`, `hooks_shell`.
 """
