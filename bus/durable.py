@@ -14,6 +14,9 @@ together or not at all.
   (`bus.messages.Fact.after`), and is passed over until that one was dealt with; the producer sends it again.
 - ``commands``: ids of commands acted on in the last `REMEMBER_S`, with a hash of their content and the reply
   once there is one: the same id acts once, is answered again, and is refused with another content.
+
+Ids are forgotten by the wall clock, and that may be wrong for a while: the newest `KEPT_ANYWAY` stay. Nothing
+older can still be on its way, because a producer sends at most `WINDOW` facts ahead of what was acknowledged.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from bus import messages as m
 RESEND_S = 5.0  # contract, section 2
 REMEMBER_S = 24 * 3600.0  # contract, section 2: the same command id acts once for 24 hours
 INBOX_KEPT_S = 30 * 24 * 3600.0  # a producer that was away for longer than this has other problems
+KEPT_ANYWAY = 1000  # the newest ids of commands and of each producer's facts, whatever the clock says
 WINDOW = 200  # facts sent and not yet acknowledged, per owner: bounds a flood after an outage
 
 SCHEMA = """
@@ -186,13 +190,21 @@ class Mailbox:
     def forget_old(self, now: datetime) -> None:
         """Drop ids that need not be remembered any more."""
         self._db.execute(
-            "DELETE FROM commands WHERE at < ?", ((now - timedelta(seconds=REMEMBER_S)).isoformat(),)
+            "DELETE FROM commands WHERE at < ? AND at < "
+            "coalesce((SELECT at FROM commands ORDER BY at DESC LIMIT 1 OFFSET ?), '')",
+            ((now - timedelta(seconds=REMEMBER_S)).isoformat(), KEPT_ANYWAY - 1),
         )
-        self._db.execute(
-            "DELETE FROM inbox_refused WHERE (producer, id) IN "
-            "(SELECT producer, id FROM inbox WHERE kept_at < ?)",
-            ((now - timedelta(seconds=INBOX_KEPT_S)).isoformat(),),
-        )
-        self._db.execute(
-            "DELETE FROM inbox WHERE kept_at < ?", ((now - timedelta(seconds=INBOX_KEPT_S)).isoformat(),)
-        )
+        before = (now - timedelta(seconds=INBOX_KEPT_S)).isoformat()
+        for producer in self.producers():
+            (newest,) = self._db.execute(
+                "SELECT (SELECT kept_at FROM inbox WHERE producer = ? "
+                "ORDER BY kept_at DESC LIMIT 1 OFFSET ?)",
+                (producer, KEPT_ANYWAY - 1),
+            ).fetchone()
+            until = min(before, newest or "")
+            self._db.execute(
+                "DELETE FROM inbox_refused WHERE producer = ? AND id IN "
+                "(SELECT id FROM inbox WHERE producer = ? AND kept_at < ?)",
+                (producer, producer, until),
+            )
+            self._db.execute("DELETE FROM inbox WHERE producer = ? AND kept_at < ?", (producer, until))

@@ -14,13 +14,16 @@ Order: end with the parent → configuration → home → log → lock → metri
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -42,7 +45,7 @@ from services._process.lock import hold_lock
 from services._process.logs import Log, open_log
 from services._process.metrics import BusFigures, Figures, start_metrics_server
 from services._process.parent import Parent
-from services._process.store import StoreError
+from services._process.store import StoreError, trouble
 
 EXIT_STOPPED, EXIT_CONFIG, EXIT_LOCKED, EXIT_WORLD, EXIT_BUG = 0, 2, 3, 4, 70
 
@@ -56,6 +59,16 @@ COLLECT = (10_000, 10, 10)
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # login(1) for root
 SETTLED_S = 1.5  # supervisord calls a process started after startsecs = 1; see _leave
 
+WORLDS = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room in the disk quota",
+    errno.EROFS: "the disk is mounted for reading alone",
+    errno.EIO: "look after the disk",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "the whole system has too many files open",
+}
+"""What the kernel refuses through nobody's fault of ours, and what to do."""
+
 Serve = Callable[[Context], Awaitable[None]]
 
 
@@ -67,7 +80,8 @@ def run_service(name: str, serve: Serve) -> NoReturn:
     """Run a service until it is told to stop; ``serve`` is cancelled then, and has about a second to tidy up.
 
     What ``serve`` raises decides the exit code: `ConfigError`, `WorldError`, `BusDownError` and `StoreError`
-    are told to the user in one line, anything else is a bug. Returning by itself is one as well.
+    are told to the user in one line, and so is what SQLite or the kernel raise through the world's fault
+    (`_worlds`); anything else is a bug. Returning by itself is one as well.
     """
     signal.signal(signal.SIGTERM, _leave_at_once)  # until trio listens
     signal.signal(signal.SIGINT, _leave_at_once)
@@ -183,13 +197,16 @@ class _Process:
     async def _say_health(self, bus: MqttBus) -> None:
         process = psutil.Process()
         process.cpu_percent()  # the first call starts the measurement
+        rss = cpu = 0.0
         while True:
             self.figures.loop_lag.set(self.lag_s)
+            with suppress(OSError, psutil.Error):  # no file can be opened: we live all the same
+                rss, cpu = process.memory_info().rss, process.cpu_percent()
             health = m.ServiceHealth(
                 service=self.name,
                 pid=os.getpid(),
-                rss_bytes=process.memory_info().rss,
-                cpu_percent=round(process.cpu_percent(), 1),
+                rss_bytes=int(rss),
+                cpu_percent=round(cpu, 1),
                 loop_lag_ms=round(self.lag_s * 1000, 2),
                 uptime_s=round(time.monotonic() - self.started, 1),
                 queue_depth=bus.queued,
@@ -210,7 +227,7 @@ def _now() -> datetime:
 
 def _explain(name: str, error: BaseException, log: Log | None) -> int:
     """Tell the user what ended the process, and return the exit code for it. Call it within ``except``."""
-    causes = list(_leaves(error))
+    causes = [_worlds(cause) for cause in _leaves(error)]
     bugs = [cause for cause in causes if _code(cause) == EXIT_BUG]
     if bugs:
         if log is not None:
@@ -224,6 +241,15 @@ def _explain(name: str, error: BaseException, log: Log | None) -> int:
     if log is not None:
         log.info("ended", reason=[str(cause) for cause in causes])
     return max(map(_code, causes), default=EXIT_STOPPED)
+
+
+def _worlds(cause: BaseException) -> BaseException:
+    """A full disk, a locked or damaged database and their like, told as what they are."""
+    if isinstance(cause, sqlite3.Error):
+        return trouble(cause) or cause
+    if isinstance(cause, OSError) and cause.errno in WORLDS:
+        return WorldError(f"{cause}: {WORLDS[cause.errno]}")
+    return cause
 
 
 def _code(cause: BaseException) -> int:

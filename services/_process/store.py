@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from bus.durable import Mailbox
@@ -14,6 +14,26 @@ from bus.durable import Mailbox
 # to sync than a growing file. This many pages (16 MB) are for a store that is never quiet.
 AUTOCHECKPOINT_PAGES = 4000
 BUSY_TIMEOUT_MS = 5000  # a person may look into the file with the sqlite3 program
+CHECKED_MAX_BYTES = 16 * 1024 * 1024  # a file up to this is looked through when it is opened: within 0.1 s
+
+_DAMAGED = (
+    "It was left as it is, and nothing was put in its place. Move it away together with its -wal and -shm "
+    "files (keep them!), put back a copy if there is one, and start again; docs/reliability.md says what is "
+    "gone without it"
+)
+_UNWRITABLE = "Who owns it and its directory, and is its disk mounted for writing?"
+_DISK = "Make room on its disk, or look after the disk. Nothing was confirmed that is not in it"
+_WHAT_TO_DO = {
+    sqlite3.SQLITE_FULL: _DISK,
+    sqlite3.SQLITE_IOERR: _DISK,
+    sqlite3.SQLITE_BUSY: "Another program holds it locked; `fuser -v` on it names that program: close it",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_READONLY: _UNWRITABLE,
+    sqlite3.SQLITE_CANTOPEN: _UNWRITABLE,
+    sqlite3.SQLITE_PERM: _UNWRITABLE,
+}
+_opened: list[Path] = []  # what an error of SQLite is about, see `trouble`: it does not say so itself
 
 
 class StoreError(Exception):
@@ -27,23 +47,49 @@ def connect_store(path: Path, *, durable: bool) -> sqlite3.Connection:
     crash of processes (contract, section 2). Raises `StoreError` for a file that cannot be read.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True)
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True)
+    except sqlite3.DatabaseError as error:
+        raise unusable(path, error) from error
+    _opened[:] = [path]
     try:
         path.chmod(0o600)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA journal_mode = WAL")
+        if path.stat().st_size <= CHECKED_MAX_BYTES:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise StoreError(f"{path} cannot be used: it is damaged ({found}). {_DAMAGED}")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT_PAGES}")
         Mailbox.create_tables(connection)
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
+    except StoreError:
+        connection.close()
+        raise
     return connection
 
 
-def _unusable(path: Path, error: sqlite3.DatabaseError) -> StoreError:
-    return StoreError(f"{path} cannot be used: {error}. Move it away (keep it!) and start again")
+def unusable(path: Path, error: sqlite3.DatabaseError) -> StoreError:
+    """What to tell the user when a database cannot be opened."""
+    what = _WHAT_TO_DO.get(_code(error), "Move it away (keep it!) and start again")
+    return StoreError(f"{path} cannot be used: {error}. {what}")
+
+
+def trouble(error: sqlite3.Error) -> StoreError | None:
+    """What to tell the user of an error in the midst of work; None: it is a bug of ours."""
+    what = _WHAT_TO_DO.get(_code(error))
+    if what is None or not _opened:
+        return None
+    return StoreError(f"{_opened[0]} cannot be used any more: {error}. {what}")
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's own, without its finer shades; what Python's module itself raises has none."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
 
 
 def open_store(path: Path, migrations: Sequence[str], *, durable: bool) -> sqlite3.Connection:
@@ -64,7 +110,7 @@ def open_store(path: Path, migrations: Sequence[str], *, durable: bool) -> sqlit
             connection.executescript(f"BEGIN;\n{sql}\n;PRAGMA user_version = {number};\nCOMMIT;")
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     except StoreError:
         connection.close()
         raise
@@ -77,10 +123,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:  # whatever it was, nothing of it is kept
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # not if the disk is full: SQLite has rolled back by itself then
+            with suppress(sqlite3.Error):  # the first error tells
+                connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def file_of(connection: sqlite3.Connection) -> str | None:

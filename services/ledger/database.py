@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from services._process.store import StoreError, connect_store, transaction
+from services._process.store import StoreError, connect_store, transaction, unusable
 from services.ledger.migrations import HEAD
 
 if TYPE_CHECKING:
@@ -84,9 +84,7 @@ def open_database(place: Path | str, mailbox: Path) -> Database:
         database.migrate()
     except sqlite3.DatabaseError as error:
         database.close()
-        raise StoreError(
-            f"{path} cannot be used: {error}. Move it away (keep it!) and start again"
-        ) from error
+        raise unusable(path, error) from error
     except StoreError:
         database.close()
         raise

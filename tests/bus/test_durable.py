@@ -109,7 +109,10 @@ def test_a_command_acts_once_and_is_answered_the_same(mailbox: Mailbox) -> None:
     assert (seen.same_content, seen.reply) == (False, b'{"id":"c1","ok":true,"result":1}')
 
 
-def test_ids_are_forgotten_when_they_may(mailbox: Mailbox) -> None:
+def test_ids_are_forgotten_when_they_may(mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bus.durable.KEPT_ANYWAY", 1)
+    mailbox.begin("newer", b"x", NOW + timedelta(seconds=1))
+    mailbox.keep("tmux", "newer", NOW + timedelta(seconds=1))
     mailbox.begin("c1", b"x", NOW)
     mailbox.keep("tmux", "f0", NOW)
     mailbox.refuse("tmux", m.Refused(id="f1", code="busy", message=""), NOW)
@@ -121,3 +124,5 @@ def test_ids_are_forgotten_when_they_may(mailbox: Mailbox) -> None:
     mailbox.forget_old(NOW + timedelta(seconds=INBOX_KEPT_S + 1))
     assert not mailbox.kept("tmux", "f0")
     assert mailbox.refusal("tmux", "f1") is None
+    assert mailbox.seen("newer", b"x") is not None, "the newest stays: the clock may be wrong"
+    assert mailbox.kept("tmux", "newer")
