@@ -69,8 +69,12 @@ class Client:
             command_id = f"{self.name}-{self._count}"
         body = json.dumps({"id": command_id, **payload})
         end = time.monotonic() + deadline_s
+        sent = False
         while time.monotonic() < end:
             if self._mqtt.is_connected():
+                if sent:  # amqtt at times takes a subscription and delivers nothing: so it is asked for anew
+                    self._mqtt.subscribe(self.prefix + "replies/+", qos=1)
+                sent = True
                 self._mqtt.publish(self.prefix + topic, body, qos=1)
             with self._changed:
                 if self._changed.wait_for(lambda: command_id in self._replies, AGAIN_S):
