@@ -35,10 +35,10 @@ class ScriptedStack(Stack):
             **settings,
         )
 
-    def open(self, name: str) -> None:
-        """A session in a directory of its own."""
+    def open(self, name: str, *more: str) -> None:
+        """A session in a directory of its own, with a model that has a price: costs can be told by tokens."""
         (self.work / name).mkdir()
-        self.pointsman("new", name, "--cwd", str(self.work / name))
+        self.pointsman("new", name, "--cwd", str(self.work / name), "--model", "claude-opus-5-5", *more)
 
 
 def _program(folder: Path) -> Path:
