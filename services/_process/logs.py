@@ -14,6 +14,7 @@ import logging.handlers
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from services._process.redact import Redactor
 
 MAX_BYTES = 10 * 2**20  # a file; a day of a busy service is a few MiB
 FILES = 3  # the present one and two older ones
+SELDOM_S = 60.0
 SHORT_FIELD = 200  # characters of one field on stderr
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -121,6 +123,21 @@ def captured_log(service: str = "test") -> tuple[Log, list[Line]]:
     """A log that a test can read."""
     lines: list[Line] = []
     return Log(service, (lines.append,), level="debug"), lines
+
+
+def tell_seldom(name: str) -> None:
+    """Let a library's logger speak once in `SELDOM_S`; it would fill the terminal with the same again."""
+    logger, last = logging.getLogger(name), float("-inf")
+
+    def seldom(_: logging.LogRecord) -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < SELDOM_S:
+            return False
+        last = now
+        return True
+
+    logger.addFilter(seldom)
 
 
 class StderrSink:

@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import time
 from collections.abc import Iterable
+from typing import Any
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -41,6 +44,7 @@ HANDLING_S = (
     0.5,
     2.0,
 )
+ACCEPT_PAUSE_S = 0.1
 ATTEMPTS = 3  # claims of a port, should another program take it between the claim and the bind
 
 
@@ -163,10 +167,25 @@ def start_metrics_server(config: Config, home: Home, service: str, registry: Col
     for _ in range(ATTEMPTS):
         port = metrics_port_for(config, home, service)
         try:
-            start_http_server(port, addr=config.metrics.host, registry=registry)
+            server, _ = start_http_server(port, addr=config.metrics.host, registry=registry)
         except OSError as error:
             why = f"{port}: {error.strerror}"
         else:
+            _be_patient(server)
             home.update_metrics_targets(config.node.name, config.metrics.host)
             return port
     raise WorldError(f"the metrics of {service} cannot be served at {config.metrics.host}:{why}")
+
+
+def _be_patient(server: WSGIServer) -> None:
+    """When no file can be opened, whoever comes waits in the kernel: look again after a pause."""
+    accept = server.get_request
+
+    def get_request() -> tuple[Any, Any]:
+        try:
+            return accept()
+        except OSError:
+            time.sleep(ACCEPT_PAUSE_S)  # in the metrics' own thread
+            raise
+
+    server.get_request = get_request  # type: ignore[method-assign]  # the library makes the server itself

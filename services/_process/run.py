@@ -42,7 +42,7 @@ from services._process.context import Context
 from services._process.errors import ConfigError, LockHeldError, WorldError
 from services._process.home import Home
 from services._process.lock import hold_lock
-from services._process.logs import Log, open_log
+from services._process.logs import Log, open_log, tell_seldom
 from services._process.metrics import BusFigures, Figures, start_metrics_server
 from services._process.parent import Parent
 from services._process.store import StoreError, trouble
@@ -57,6 +57,9 @@ LAG_PROBE_S = 0.5
 # 30 ms, and at CPython's own 700 a burst of messages sets it off again and again.
 COLLECT = (10_000, 10, 10)
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # login(1) for root
+STORE_PAUSE_S = (
+    5.0  # a broken database does not mend itself: starting takes a processor, and nothing comes of it
+)
 SETTLED_S = 1.5  # supervisord calls a process started after startsecs = 1; see _leave
 
 WORLDS = {
@@ -99,6 +102,7 @@ def _run(name: str, serve: Serve, environ: Mapping[str, str]) -> int:
         config = load_config(environ)
         home = Home(config.node.home)
         log = open_log(home.logs, name)
+        tell_seldom("trio.serve_listeners")  # ten times a second when no file can be opened
         with hold_lock(home, name):
             trio.run(_Process(name, config, home, log, parent).main, serve)
     except SystemExit:
@@ -240,6 +244,8 @@ def _explain(name: str, error: BaseException, log: Log | None) -> int:
             _say(name, line)
     if log is not None:
         log.info("ended", reason=[str(cause) for cause in causes])
+    if any(isinstance(cause, StoreError) for cause in causes) and "SUPERVISOR_ENABLED" in os.environ:
+        time.sleep(STORE_PAUSE_S)  # SIGTERM ends it
     return max(map(_code, causes), default=EXIT_STOPPED)
 
 

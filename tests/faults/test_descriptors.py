@@ -6,12 +6,16 @@ import logging
 import os
 import resource
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, start_http_server
 
+from services._process.logs import SELDOM_S, tell_seldom
+from services._process.metrics import ACCEPT_PAUSE_S, _be_patient
 from tests.services.ingest.support import INIT, frame
 from tests.services.ingest.test_server import receive, run, running, still_answers, until
 from tests.support.waiting import eventually
@@ -63,3 +67,31 @@ def test_a_session_goes_on_while_strangers_take_every_descriptor(
 
     with caplog.at_level(logging.ERROR, logger="trio.serve_listeners"):
         run(main)
+
+
+def test_the_metrics_do_not_spin_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, thread = start_http_server(0, addr="127.0.0.1", registry=CollectorRegistry())
+    server.shutdown()  # its own loop: ours alone asks now
+    thread.join()
+    pauses: list[float] = []
+    _be_patient(server)
+    server.socket.setblocking(False)  # nobody is there: an OSError, as when no descriptor is left
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        server.get_request()
+    server.server_close()
+    assert pauses == [ACCEPT_PAUSE_S]
+
+
+def test_the_same_complaint_is_told_seldom(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    tell_seldom("of.a.library")
+    logger = logging.getLogger("of.a.library")
+    for _ in range(3):
+        logger.error("no file can be opened")
+    now += SELDOM_S
+    logger.error("still not")
+    assert [record.message for record in caplog.records] == ["no file can be opened", "still not"]

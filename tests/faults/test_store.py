@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trio
 
 from bus import codec
 from bus import topics as t
@@ -168,3 +170,17 @@ def test_what_the_kernel_refuses_is_the_worlds_fault(number: int, says: str) -> 
     assert run._code(cause) == run.EXIT_WORLD
     assert says in str(cause)
     assert run._code(run._worlds(OSError(2, "no such file"))) == run.EXIT_BUG
+
+
+def test_supervisord_is_not_kept_busy_by_a_database_that_stays_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setenv("SUPERVISOR_ENABLED", "1")
+    group = BaseExceptionGroup("of a nursery", [StoreError("it is damaged"), trio.BrokenResourceError()])
+    assert run._explain("approvals", group.exceptions[0], None) == run.EXIT_WORLD
+    assert pauses == [run.STORE_PAUSE_S]
+    assert "approvals: it is damaged" in capsys.readouterr().err
+    assert run._explain("approvals", group, None) == run.EXIT_BUG
+    assert len(pauses) == 1, "a bug may be gone the next time"
