@@ -19,18 +19,20 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=4)
     parser.add_argument("--pause", type=float, default=0.7, help="mean seconds between two attacks")
     parser.add_argument("--without", default="", help=f"targets to spare: {', '.join(TARGETS)}")
+    parser.add_argument("--real", action="store_true", help="the real Claude Code CLI, with a scripted model")
     asked = parser.parse_args()
     brokers = ("mosquitto", "amqtt") if asked.broker == "both" else (asked.broker,)
     violated = False
     for broker in brokers:
         folder = Path(tempfile.mkdtemp(prefix="pm-chaos-")) / "run"
         settings = Settings(
-            asked.seed,
-            asked.seconds,
-            broker,
-            asked.sessions,
-            asked.pause,
-            frozenset(asked.without.split(",")),
+            seed=asked.seed,
+            seconds=asked.seconds,
+            broker=broker,
+            sessions=asked.sessions,
+            pause_s=asked.pause,
+            without=frozenset(asked.without.split(",")),
+            real=asked.real,
         )
         report = run(folder, settings)
         print(report.text(), flush=True)

@@ -87,19 +87,18 @@ class Prompter(Driver):
         def bash(part: int) -> str:
             return f"BASH echo x >> {self._effects}/P{number}.{part}"
 
-        return " ;; ".join(
-            self.chance.choice(
-                (
-                    [f"SAY P{number}"],
-                    [f"SAY P{number}", bash(1)],
-                    [bash(1), "SAY done"],
-                    [bash(1), bash(2), "SAY done"],
-                    [f"{bash(1)} & {bash(2)}", "SAY done"],
-                    [f"SAY P{number}", "STREAM 40 20", bash(1)],
-                    [f"SAY P{number}", "WAIT 300", "STREAM 10 10"],
-                )
+        steps = self.chance.choice(
+            (
+                [],
+                [bash(1)],
+                [bash(1), "SAY done"],
+                [bash(1), bash(2), "SAY done"],
+                [f"{bash(1)} & {bash(2)}", "SAY done"],
+                ["STREAM 40 20", bash(1)],
+                ["WAIT 300", "STREAM 10 10"],
             )
         )
+        return " ;; ".join([f"SAY P{number}", *steps])
 
 
 class Approver(Driver):

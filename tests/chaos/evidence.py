@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from services.demo import script
 
 Row = dict[str, Any]
 
@@ -47,7 +50,7 @@ class Process:
 class Evidence:
     """All of it. Money is in 10⁻¹² dollars."""
 
-    processes: list[Process]
+    processes: list[Process]  # scripted agents; the real one keeps no record, but its model does
     promises: list[Promise]
     effects: dict[str, int]  # mark of a tool call, like "P17.1" → how often its command ran
     interrupted: set[str] = field(default_factory=set)  # sessions that a user interrupted
@@ -58,6 +61,9 @@ class Evidence:
     transcribed: set[str] = field(default_factory=set)  # message ids in the transcripts
     snapshots: dict[str, Row] = field(default_factory=dict)  # retained topics below the node
     stores: dict[str, Row] = field(default_factory=dict)  # what the stores say under the same topics
+    billed: list[int] | None = None  # by the real agent's model; None: the processes have their bills
+    delivered: dict[int, int] | None = None  # prompt → how often it stands in what that model was asked
+    approved: dict[str, int] | None = None  # mark → approvals of that command that the agent took
     refused: list[str] = field(default_factory=list)  # facts that their owner refused
     left_over: list[str] = field(default_factory=list)  # processes, sockets, windows, files at the end
 
@@ -83,6 +89,29 @@ def processes(record: Path, killed: Iterable[int]) -> list[Process]:
 def effects(folder: Path) -> dict[str, int]:
     """How often each marked command ran: it appends a line to a file of its own."""
     return {path.name: len(path.read_bytes().splitlines()) for path in folder.iterdir()}
+
+
+def delivered(requests: list[Row]) -> dict[int, int]:
+    """How often each prompt stands in one conversation, by what the model was asked."""
+    found: dict[int, int] = {}
+    for body in requests:
+        text = "\n".join(script.prompts(body["messages"]))
+        for number, count in Counter(
+            int(n) for n in MARK.findall(re.sub(r"\S+/P\d+\.\d+", "", text))
+        ).items():
+            found[number] = max(found.get(number, 0), count)
+    return found
+
+
+def approved(rows: list[tuple[str, str]]) -> dict[str, int]:
+    """(the approval's record, its input) → how often each marked command was approved and taken."""
+    found: Counter[str] = Counter()
+    for record, given in rows:
+        outcome = json.loads(record).get("outcome") or {}
+        mark = json.loads(given).get("command", "").rsplit("/", 1)[-1]
+        if outcome.get("decision") == "approved" and outcome.get("applied"):
+            found[mark] += 1
+    return dict(found)
 
 
 def message_ids(projects: Path) -> set[str]:

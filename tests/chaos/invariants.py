@@ -67,7 +67,13 @@ def what_ran_was_approved(e: Evidence, _excused: Excused) -> Iterator[str]:
 
 
 def effects_match(e: Evidence, excused: Excused) -> Iterator[str]:
-    """A command's effect on the disk is there as often as the agent ran it."""
+    """A command's effect on the disk is there as often as the agent ran it, or was allowed to."""
+    if e.approved is not None:
+        for mark in e.approved.keys() | e.effects.keys():
+            happened, allowed = e.effects.get(mark, 0), e.approved.get(mark, 0)
+            if happened != allowed:
+                yield f"{mark} happened {happened} times, and was approved {allowed} times"
+        return
     ran: Counter[str] = Counter()
     cut_short: set[str] = set()
     for process in e.processes:
@@ -104,6 +110,12 @@ def decided_once(e: Evidence, _excused: Excused) -> Iterator[str]:
 
 def delivered_once(e: Evidence, excused: Excused) -> Iterator[str]:
     """A prompt that was accepted reached the agent once; one that was refused never did."""
+    if e.delivered is not None:
+        for promise in e.promises:
+            count = e.delivered.get(promise.number, 0)
+            if count != (promise.accepted is True):
+                yield f"prompt P{promise.number} ({promise.code or 'accepted'}) was delivered {count} times"
+        return
     taken: dict[int, list[tuple[Process, Row]]] = defaultdict(list)
     for process in e.processes:
         for row in process.of("prompt"):
@@ -140,7 +152,7 @@ def _lost(process: Process, prompt: Row) -> bool:
 def costs_agree(e: Evidence, excused: Excused) -> Iterator[str]:
     """The ledger's total is what the model billed, to the micro-dollar."""
     bills = [(process, row) for process in e.processes for row in process.of("bill")]
-    total = sum(row["cost_picodollars"] for _, row in bills)
+    total = sum(row["cost_picodollars"] for _, row in bills) if e.billed is None else sum(e.billed)
     missing = [
         row["cost_picodollars"]
         for process, row in bills

@@ -7,6 +7,9 @@ import shlex
 import sys
 from pathlib import Path
 
+from tests.support.cli_versions import claude_path
+from tests.support.messages_api import MessagesApi
+from tests.support.real_cli import clean_env
 from tests.support.stack import ROOT, Stack
 
 
@@ -14,26 +17,27 @@ class ScriptedStack(Stack):
     """In ``folder``, which is made if need be. Not started yet.
 
     ``record``: the agents' own record; ``transcripts``: what they keep of their conversations; ``work``: one
-    directory per session.
+    directory per session. ``api``: the real Claude Code CLI with this model instead, which keeps no record.
     """
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, *, api: MessagesApi | None = None, **settings: str) -> None:
         self.record = folder / "agents.jsonl"
         self.transcripts = folder / "claude"
         self.work = folder / "work"
         self.work.mkdir(parents=True)
-        super().__init__(
-            folder / "h",
-            {
+        if api is not None:
+            environment = clean_env(folder, api.url, CLAUDE_CONFIG_DIR=str(self.transcripts))
+            program = claude_path()
+        else:
+            environment = {
                 "PATH": os.environ["PATH"],
                 "HOME": str(folder),
                 "LANG": "C.UTF-8",
                 "CLAUDE_CONFIG_DIR": str(self.transcripts),
                 "POINTSMAN_SCRIPTED_RECORD": str(self.record),
-            },
-            POINTSMAN_AGENT_CLAUDE=str(_program(folder)),
-            **settings,
-        )
+            }
+            program = _program(folder)
+        super().__init__(folder / "h", environment, POINTSMAN_AGENT_CLAUDE=str(program), **settings)
 
     def open(self, name: str, *more: str) -> None:
         """A session in a directory of its own, with a model that has a price: costs can be told by tokens."""
