@@ -102,8 +102,8 @@ def test_a_broker_that_never_acknowledges_loses_no_fact(broker: RunningBroker, t
             await eventually(lambda: bus.connected)
             producer.post(count)
             facts = f"/facts/{PRODUCER}/{OWNER}".encode()
-            await eventually(lambda: sum(facts in body[:80] for body in bad.swallowed) == WINDOW)
-            assert len(bad.swallowed) <= IN_FLIGHT_MAX
+            await eventually(lambda: sum(facts in body[:80] for body in bad.swallowed) >= WINDOW)
+            assert len(bus._in_flight) <= IN_FLIGHT_MAX
             assert producer.station.mailbox.waiting() == count
             scope.cancel()  # somebody puts a good one in its place
 
@@ -138,7 +138,7 @@ def test_ten_thousand_facts_at_once(broker: RunningBroker, tmp_path: Path) -> No
                 nursery.start_soon(party.station.run)
             await eventually(lambda: ours.connected and theirs.connected)
             producer.post(BURST)
-            await eventually(lambda: count() > BURST // 4)
+            await eventually(lambda: count() > BURST // 4, BURST_S)
             await broker.restart_beside()
             await eventually(lambda: count() >= BURST, BURST_S)
             await eventually(lambda: producer.station.mailbox.waiting() == 0)

@@ -1,4 +1,4 @@
-"""No file can be opened any more: who is connected goes on, who comes waits or is turned away."""
+"""No file can be opened any more, or somebody takes all there is: who is connected goes on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
+import trio
+import trio.testing
 from prometheus_client import CollectorRegistry, start_http_server
+from trio_websocket import WebSocketConnection
 
 from services._process.logs import SELDOM_S, tell_seldom
 from services._process.metrics import ACCEPT_PAUSE_S, _be_patient
+from services.ingest import server
 from tests.services.ingest.support import INIT, frame
 from tests.services.ingest.test_server import receive, run, running, still_answers, until
 from tests.support.waiting import eventually
@@ -70,16 +75,16 @@ def test_a_session_goes_on_while_strangers_take_every_descriptor(
 
 
 def test_the_metrics_do_not_spin_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    server, thread = start_http_server(0, addr="127.0.0.1", registry=CollectorRegistry())
-    server.shutdown()  # its own loop: ours alone asks now
+    http, thread = start_http_server(0, addr="127.0.0.1", registry=CollectorRegistry())
+    http.shutdown()  # its own loop: ours alone asks now
     thread.join()
     pauses: list[float] = []
-    _be_patient(server)
-    server.socket.setblocking(False)  # nobody is there: an OSError, as when no descriptor is left
+    _be_patient(http)
+    http.socket.setblocking(False)  # nobody is there: an OSError, as when no descriptor is left
     monkeypatch.setattr(time, "sleep", pauses.append)
     with pytest.raises(OSError, match="temporarily unavailable"):
-        server.get_request()
-    server.server_close()
+        http.get_request()
+    http.server_close()
     assert pauses == [ACCEPT_PAUSE_S]
 
 
@@ -95,3 +100,57 @@ def test_the_same_complaint_is_told_seldom(
     now += SELDOM_S
     logger.error("still not")
     assert [record.message for record in caplog.records] == ["no file can be opened", "still not"]
+
+
+def test_strangers_are_hung_up_on_beyond_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_STRANGERS", 2)
+
+    async def main() -> None:
+        async with running(tmp_path) as rig:
+            await rig.open(kind="sdk-url")
+            strangers = [await trio.open_tcp_stream("127.0.0.1", rig.port) for _ in range(2)]
+            await eventually(lambda: rig.shell.server._strangers == 2)
+            async with await trio.open_tcp_stream("127.0.0.1", rig.port) as third:
+                with trio.fail_after(30):
+                    assert await third.receive_some() == b""
+            for stranger in strangers:
+                await stranger.aclose()
+            await eventually(lambda: rig.shell.server._strangers == 0)
+            await still_answers(rig)
+
+    run(main)
+
+
+class Stuck:
+    """A WebSocket whose other side reads nothing until it is let."""
+
+    def __init__(self) -> None:
+        self.read = trio.Event()
+        self.closed: list[int] = []
+
+    async def send_message(self, _data: bytes | str) -> None:
+        await self.read.wait()
+
+    async def aclose(self, code: int, _reason: str) -> None:
+        self.closed.append(code)
+
+
+def test_what_waits_for_an_agent_that_reads_nothing_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_WAITING_BYTES", 1000)
+
+    async def main() -> None:
+        stuck = Stuck()
+        async with trio.open_nursery() as nursery:
+            socket = cast(WebSocketConnection, stuck)
+            connection = server.Connection(1, "one", socket, nursery, bridge=True)
+            for _ in range(100):
+                connection.send(b"x" * 300)
+                await trio.testing.wait_all_tasks_blocked()
+                assert sum(map(len, connection._waiting)) <= 1000
+            assert stuck.closed == []
+            stuck.read.set()  # it comes to life: it is sent away, connects again, and is told all of it
+        assert stuck.closed == [1013]
+
+    trio.run(main)
