@@ -135,7 +135,7 @@ WITH RECURSIVE counted (i) AS (SELECT ? UNION ALL SELECT i + 1 FROM counted WHER
 INSERT INTO postings (id, uid, process, turn, model, at, cost, input, output, cache_read, cache_write,
   cache_write_5m, cache_write_1h, turns, share, source, estimated, priced, notional, fact)
 SELECT printf('p%012d', i), 's' || (i % ?1s), 1, i,
-  CASE i % 2 WHEN 0 THEN 'claude-opus-5-5' ELSE 'claude-haiku-4-5' END,
+  CASE (i / ?1s) % 2 WHEN 0 THEN 'claude-opus-5-5' ELSE 'claude-haiku-4-5' END,
   ? + (i % ?1s) * 3150000 + (i / ?1s) * 20000, 1000000 + i % 1000, 4, 200, 40000, 900, 0, 900, 1, 1, 'agent',
   0, 1000000, 0, 'f'
 FROM counted
@@ -165,6 +165,9 @@ def bench_scale(folder: Path, sessions: int, postings: int) -> None:
     with bench.database.transaction():
         bench.store.rebuild()
     show("sums made again", postings=postings, seconds=round(time.perf_counter() - began, 2))
+    began = time.perf_counter()
+    assert bench.store.derived_agrees(whole=True)
+    show("whole check", postings=postings, seconds=round(time.perf_counter() - began, 2))
     began = time.perf_counter()
     assert bench.store.derived_agrees()
     checked = time.perf_counter()

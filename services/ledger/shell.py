@@ -58,13 +58,7 @@ class Shell:
         self.evidence = EvidenceStore(self.database, self.store)
         self.standing = Standing(self.database.mailbox)
         self._metrics()
-        if not self.store.derived_agrees():
-            context.log.error(
-                "sums did not agree with their postings: made again", database=self.database.name
-            )
-            self._rebuilds.inc()
-            with self.database.transaction():
-                self.store.rebuild()
+        self._check()
         budget = config.default_budget_usd
         now = context.now()
         self.ledger = Ledger(
@@ -111,6 +105,17 @@ class Shell:
             relaxed=self.database.relaxed,
         )
         self._drift.set_function(lambda: money.to_usd(self.ledger.node.drift))
+
+    def _check(self) -> None:
+        """Compare the derived sums with their postings."""
+        with self.database.transaction():
+            if self.store.derived_agrees():
+                self.store.note_checked()
+                return
+            name = self.database.name
+            self._context.log.error("sums did not agree with their postings: made again", database=name)
+            self._rebuilds.inc()
+            self.store.rebuild()
 
     def _metrics(self) -> None:
         registry = self._context.registry
@@ -178,7 +183,7 @@ class Shell:
         for bound in (command.since, command.until):
             if bound is not None and bound.tzinfo is None:
                 raise RefusedError("bad_request", "since and until need their zone: 2026-11-21T00:00:00Z")
-        rows = self.store.query(command.by, command.since, command.until)
+        rows = self.store.query(command.by, command.since, command.until, self._zone)
         return [ReplyTo(command.id, say.answer(command.by, rows, self._zone))]
 
     def _import(self, command: m.LedgerImport, _values: dict[str, str], now: datetime) -> list[Effect]:

@@ -1,17 +1,19 @@
 """The ledger's tables (`migrations` makes them), over SQLite or PostgreSQL (`database`).
 
-``postings`` and ``reports`` only grow, and triggers see to it, whoever writes. Two tables are derived from
-the postings: ``spent`` (sums by session and model: a start reads them, and questions without bounds) and
-``spent_quarters`` (by quarter of an hour: for periods and days). They change in the transaction of their
-postings, are compared with them at each start, and are made again from them when they differ. Questions with
-bounds in time read the postings themselves. Times are Unix milliseconds, money 10⁻¹² dollars; budgets are
-text, because a billion dollars does not fit 64 bits.
+``postings`` and ``reports`` only grow, and triggers see to it, whoever writes. Three tables are derived from
+the postings: ``spent`` (sums by session and model: a start reads them, and questions without bounds),
+``spent_quarters`` (by quarter of an hour: for periods and days) and ``spent_spans`` (by session and model in
+each quarter, and in each day of UTC: for questions with bounds, of which only what a bound cuts out of a
+quarter is read from the postings). They change in the transaction of their postings, are compared with them
+at each start, and are made again from them when they differ. ``checked`` has the sums of the postings that an
+earlier start has added up, so that a start adds up the new ones alone. Times are Unix milliseconds, money
+10⁻¹² dollars; budgets are text, because a billion dollars does not fit 64 bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import msgspec
@@ -31,11 +33,11 @@ from services.ledger.model import (
     Use,
     summed,
 )
-from services.ledger.periods import KEPT_DAYS, QUARTER_S, quarter_of
+from services.ledger.periods import DAY, KEPT_DAYS, QUARTER_MS, offsets, parts, quarter_of
 from services.ledger.say import QueryRow
 
 _USE = "cost, input, output, cache_read, cache_write, cache_write_5m, cache_write_1h"
-_QUARTER = f"at / {QUARTER_S * 1000}"
+_QUARTER = f"at / {QUARTER_MS}"
 _ADDED = (*_USE.split(", "), "turns", "share", "estimated", "priced", "unpriced", "postings")
 _SUMS = ", ".join(f"{name} = {{0}}.{name} + excluded.{name}" for name in _ADDED)
 _DERIVED = ", ".join((*_ADDED, "notional"))
@@ -52,17 +54,31 @@ def _sum(column: str) -> str:
     return f"CAST(coalesce(sum({column}), 0) AS BIGINT)"
 
 
-_USE_SUMS = ", ".join(_sum(name) for name in _USE.split(", "))
 _FROM_POSTINGS = ", ".join((*(_sum(_OF_POSTINGS.get(name, name)) for name in _ADDED), "max(notional)"))
+_FROM_SUMS = ", ".join((*(_sum(name) for name in _ADDED), "max(notional)"))
+_QUARTERS, _DAYS = "spent_spans WHERE span = 1", f"spent_spans WHERE span = {DAY}"
+_SPAN = "span, quarter, uid, model"
+_MADE = (  # the derived tables, in the order in which they are made: table, key, of what, from, by what
+    ("spent_spans", _SPAN, f"1, {_QUARTER} AS q, uid, model", "postings", "q, uid, model"),
+    ("spent_spans", _SPAN, f"{DAY}, quarter / {DAY} * {DAY} AS q, uid, model", _QUARTERS, "q, uid, model"),
+    ("spent", "uid, model", "uid, model", _DAYS, "uid, model"),
+    ("spent_quarters", "quarter", "quarter AS q", _QUARTERS, "q"),
+)
 _REPORT = (
     "uid, session, process, turn, baseline, at, total, models, model, write_5m, write_1h, notional, fact"
 )
-_BY = {  # columns of a question's key and uid
-    "session": ("session", "uid"),
-    "model": ("model", "''"),
-    "project": ("cwd", "''"),
-    "day": (_QUARTER, "''"),
-}
+_WHOSE = {"session": "uid", "project": "uid", "model": "model"}  # what a question's sums are grouped by
+
+_ASKED = f"{_USE}, turns, unpriced"
+
+
+def _asked(by: str, source: str) -> str:
+    """The sums that answer a question: a model's turns are those in which it took part."""
+    turns = "share" if by == "model" else "turns"
+    unpriced = _OF_POSTINGS["unpriced"] if source == "postings" else "unpriced"
+    uses = ", ".join(f"{_sum(name)} AS {name}" for name in _USE.split(", "))
+    return f"{uses}, {_sum(turns)} AS turns, {_sum(unpriced)} AS unpriced"
+
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
@@ -152,9 +168,14 @@ class Store:
         kept = list(rows)
         models = summed(kept, lambda p: (p.uid, p.model))
         quarters = summed(kept, lambda p: (quarter_of(p.at),))
+        spans = {
+            **summed(kept, lambda p: (1, quarter_of(p.at), p.uid, p.model)),
+            **summed(kept, lambda p: (DAY, quarter_of(p.at) // DAY * DAY, p.uid, p.model)),
+        }
         derived: tuple[tuple[str, str, Mapping[Any, tuple[Sum, int]]], ...] = (
             ("spent", "uid, model", models),
             ("spent_quarters", "quarter", quarters),
+            ("spent_spans", "span, quarter, uid, model", spans),
         )
         for table, columns, sums in derived:
             width = len(columns.split(", ")) + len(_ADDED) + 1
@@ -210,29 +231,46 @@ class Store:
 
     # starting
 
-    def derived_agrees(self) -> bool:
-        """Whether both derived tables say what the postings say: their number, and every sum."""
-        found = [
-            self._db.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchone()  # noqa: S608  # constants
-            for table, columns in (
-                ("postings", [_sum(_OF_POSTINGS.get(name, name)) for name in _ADDED]),
-                ("spent", [_sum(name) for name in _ADDED]),
-                ("spent_quarters", [_sum(name) for name in _ADDED]),
-            )
-        ]
-        return bool(found[0] == found[1] == found[2])
+    def derived_agrees(self, *, whole: bool = False) -> bool:
+        """Whether every derived table says what the postings say: their number, and every sum.
+
+        Of the postings only those are added up that came after the last `note_checked`, unless ``whole``.
+        """
+        checked = self._db.execute(f"SELECT {', '.join(('n', *_ADDED))} FROM checked").fetchall()  # noqa: S608  # constants
+        if len(checked) != 1:
+            return False
+        n, *before = checked[0]
+        new = self._added("postings WHERE n > ?", n)
+        said = tuple(a + b for a, b in zip(before, new, strict=True))
+        if whole and tuple(before) != self._added("postings WHERE n <= ?", n):
+            return False
+        return all(self._added(source) == said for source in ("spent", "spent_quarters", _QUARTERS, _DAYS))
+
+    def _added(self, source: str, *values: int) -> tuple[int, ...]:
+        of = _OF_POSTINGS if source.startswith("postings") else {}
+        sums = ", ".join(_sum(of.get(name, name)) for name in _ADDED)
+        return tuple(self._db.execute(f"SELECT {sums} FROM {source}", values).fetchone())  # noqa: S608  # constants
+
+    def note_checked(self) -> None:
+        """All postings are added up, and the derived tables agree. Within the caller's transaction."""
+        self._db.execute("DELETE FROM checked")
+        sums = ", ".join(_sum(name) for name in _ADDED)
+        self._db.execute(
+            f"INSERT INTO checked ({', '.join(('n', *_ADDED))}) "  # noqa: S608  # constants
+            f"SELECT (SELECT coalesce(max(n), 0) FROM postings), {sums} FROM spent"
+        )
 
     def rebuild(self) -> None:
         """Make the derived tables again from the postings, within the caller's transaction."""
-        for table, key, of in (
-            ("spent", "uid, model", "uid, model"),
-            ("spent_quarters", "quarter", _QUARTER),
-        ):
+        for table in ("spent", "spent_quarters", "spent_spans"):
             self._db.execute(f"DELETE FROM {table}")  # noqa: S608  # constants
+        for table, key, of, source, grouped in _MADE:
+            sums = _FROM_POSTINGS if source == "postings" else _FROM_SUMS
             self._db.execute(
                 f"INSERT INTO {table} ({key}, {_DERIVED}) "  # noqa: S608  # constants
-                f"SELECT {of}, {_FROM_POSTINGS} FROM postings GROUP BY {of}"
+                f"SELECT {of}, {sums} FROM {source} GROUP BY {grouped}"
             )
+        self.note_checked()
 
     def load(self, now: datetime, recent_s: float) -> Loaded:
         """What a start needs."""
@@ -273,23 +311,57 @@ class Store:
 
     # questions
 
-    def query(self, by: str, since: datetime | None, until: datetime | None) -> Iterator[QueryRow]:
-        """Sums from ``since`` to before ``until``, of any number of rows per key."""
-        key, uid = _BY[by]
-        turns = "share" if by == "model" else "turns"
-        bounds: tuple[int, ...]
-        if since is None and until is None:
-            source, where, bounds = ("spent_quarters" if by == "day" else "spent"), "", ()
-            key = "quarter" if by == "day" else key
+    def query(
+        self, by: str, since: datetime | None, until: datetime | None, zone: tzinfo = UTC
+    ) -> Iterator[QueryRow]:
+        """Sums from ``since`` to before ``until``, of any number of rows per key. Days are those of ``zone``;
+        their key is one of their quarters.
+        """
+        if since is None and until is None and by != "day":
+            yield from self._sums(by, "spent", "")
+            return
+        low = -(2**62) if since is None else to_ms(since)
+        high = 2**62 if until is None else to_ms(until)
+        found = parts(low, high)
+        for cut in found.cuts:
+            yield from self._sums(by, "postings", "WHERE at >= ? AND at < ?", *cut)
+        if by == "day":
+            for first, last in found.quarters + found.days:
+                yield from self._days(first, last, zone)
+            return
+        for span, ranges in ((1, found.quarters), (DAY, found.days)):
+            for bounds in ranges:
+                where = "WHERE span = ? AND quarter >= ? AND quarter < ?"
+                yield from self._sums(by, "spent_spans", where, span, *bounds)
+
+    def _sums(self, by: str, source: str, where: str, *values: int) -> Iterator[QueryRow]:
+        whose = _WHOSE.get(by, _QUARTER)
+        inner = f"SELECT {whose} AS whose, {_asked(by, source)} FROM {source} {where} GROUP BY whose"  # noqa: S608  # constants
+        if by == "session":
+            joined = f"FROM ({inner}) AS sums JOIN sessions ON sessions.uid = whose"
+            sql = f"SELECT session, whose, {_ASKED} {joined}"
+        elif by == "project":
+            joined = f"FROM ({inner}) AS sums JOIN sessions ON sessions.uid = whose GROUP BY cwd"
+            sql = f"SELECT cwd, '', {', '.join(_sum(name) for name in _ASKED.split(', '))} {joined}"
         else:
-            low = -(2**62) if since is None else to_ms(since)
-            high = 2**62 if until is None else to_ms(until)
-            source, where, bounds = "postings", "WHERE at >= ? AND at < ?", (low, high)
-        unpriced = _sum(_OF_POSTINGS["unpriced"] if source == "postings" else "unpriced")
-        join = "JOIN sessions USING (uid)" if by in {"session", "project"} else ""
-        sql = (
-            f"SELECT {key} AS k, {uid} AS u, {_USE_SUMS}, {_sum(turns)}, {unpriced} "  # noqa: S608  # constants
-            f"FROM {source} {join} {where} GROUP BY k, u"
-        )
-        for k, u, *row in self._db.execute(sql, bounds):
-            yield k, u, Use(*row[:7]), row[7], row[8]
+            sql = f"SELECT whose, '', {_ASKED} FROM ({inner}) AS sums"  # noqa: S608  # constants
+        return self._rows(sql, values)
+
+    def _days(self, first: int, last: int, zone: tzinfo) -> Iterator[QueryRow]:
+        """Of whole quarters, from ``first`` to before ``last``."""
+        least, most = self._db.execute(
+            "SELECT min(quarter), max(quarter) FROM spent_quarters WHERE quarter >= ? AND quarter < ?",
+            (first, last),
+        ).fetchone()
+        if least is None:
+            return
+        for start, end, offset in offsets(least, most + 1, zone):
+            sql = (
+                f"SELECT min(quarter), '', {_asked('day', 'spent_quarters')} FROM spent_quarters "  # noqa: S608  # constants
+                f"WHERE quarter >= ? AND quarter < ? GROUP BY (quarter + {offset}) / {DAY}"
+            )
+            yield from self._rows(sql, (start, end))
+
+    def _rows(self, sql: str, values: Sequence[int]) -> Iterator[QueryRow]:
+        for key, uid, *row in self._db.execute(sql, values):
+            yield key, uid, Use(*row[:7]), row[7], row[8]

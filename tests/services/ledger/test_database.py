@@ -110,6 +110,24 @@ def test_a_file_from_before_alembic_is_brought_up(tmp_path: Path) -> None:
     open_database(path, path).close()
 
 
+def test_sums_by_time_are_made_of_the_postings_that_are_there(reopen: Reopen) -> None:
+    world = World(database=reopen())
+    world.open()
+    world.cost(1, "1")
+    world.later(900)
+    world.cost(2, "3")
+    rows = world.db.execute("SELECT * FROM spent_spans ORDER BY span, quarter").fetchall()
+    assert [row[4] // 10**12 for row in rows] == [1, 2, 3]  # two quarters of an hour, and their day
+    with world.db.transaction():  # as step 2 left it
+        world.db.execute("DROP TABLE spent_spans")
+        world.db.execute("DROP TABLE checked")
+        world.db.execute("UPDATE alembic_version SET version_num = '0002'")
+    database = reopen()
+    assert database.execute("SELECT * FROM spent_spans ORDER BY span, quarter").fetchall() == rows
+    assert database.execute("SELECT n, cost, postings FROM checked").fetchall() == [(2, 3 * 10**12, 2)]
+    assert Store(database).derived_agrees(whole=True)
+
+
 def test_a_start_with_today_s_schema_does_not_load_alembic(reopen: Reopen, monkeypatch: Any) -> None:
     reopen()
     monkeypatch.setattr(seam, "_upgrade", None)

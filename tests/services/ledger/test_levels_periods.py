@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -113,3 +113,40 @@ def test_days_of_many_quarters(quarters: list[int], zone: ZoneInfo) -> None:
     day = periods.days_of(zone)
     for quarter in [near for one in quarters for near in range(one, one + 100)]:
         assert day(quarter) == periods.day_of(quarter, zone)
+
+
+QUARTER, A_DAY = 900_000, 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "cuts", "quarters", "days"),
+    [
+        (5, 9, ((5, 9),), (), ()),
+        (5, 5, (), (), ()),
+        (9, 5, (), (), ()),
+        (0, QUARTER, (), ((0, 1),), ()),
+        (5, QUARTER + 5, ((5, QUARTER), (QUARTER, QUARTER + 5)), (), ()),
+        (5, 3 * QUARTER, ((5, QUARTER),), ((1, 3),), ()),
+        (0, A_DAY, (), (), ((0, 96),)),
+        (QUARTER, 3 * A_DAY + 1, ((3 * A_DAY, 3 * A_DAY + 1),), ((1, 96),), ((96, 288),)),
+        (QUARTER, A_DAY + QUARTER, (), ((1, 97),), ()),  # no whole day
+    ],
+)
+def test_parts_of_a_stretch_of_time(
+    low: int, high: int, cuts: object, quarters: object, days: object
+) -> None:
+    assert periods.parts(low, high) == periods.Parts(cuts, quarters, days)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("zone", [UTC, BERLIN, KATHMANDU, SAO_PAULO, LORD_HOWE, SAMOA])
+def test_stretches_of_one_offset(zone: tzinfo) -> None:
+    first = periods.quarter_of(datetime(2011, 1, 1, tzinfo=UTC))  # Samoa left a day out in this year
+    last = first + 400 * 96 + 7
+    found = list(periods.offsets(first, last, zone))
+    assert [start for start, _, _ in found] == [first, *(end for _, end, _ in found[:-1])]
+    assert found[-1][1] == last
+    day = periods.days_of(zone)
+    epoch = datetime(1970, 1, 1, tzinfo=UTC).date()
+    for start, end, offset in found:
+        for quarter in range(start, end, 5):
+            assert (epoch + timedelta(days=(quarter + offset) // 96)).isoformat() == day(quarter)

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bus.effects import Keep
 from services.ledger import say
 from services.ledger.database import Database
 from services.ledger.forecast import BURN_S
+from services.ledger.model import KeepPosting, KeepSession, Posting, Use
 from services.ledger.store import Store, from_ms, to_ms
 from tests.services.ledger.support import OPUS, START, UID, World
 
 HAIKU = "claude-haiku-4-5"
+BERLIN = ZoneInfo("Europe/Berlin")
 OTHER = "01JE0000000000000000000000"
 
 
@@ -41,8 +46,8 @@ def busy(database: Database) -> World:
 @pytest.mark.parametrize("bounded", [False, True])
 def test_queries(by: str, rows: list[tuple[str, str, float, int]], bounded: bool, database: Database) -> None:
     world = busy(database)
-    since = datetime(2026, 11, 20, tzinfo=UTC) if bounded else None  # from the postings; from sums
-    found = say.answer(by, world.store.query(by, since, None), ZoneInfo("Europe/Berlin"))
+    since = datetime(2026, 11, 20, tzinfo=UTC) if bounded else None
+    found = say.answer(by, world.store.query(by, since, None, BERLIN), BERLIN)
     assert [(r.key, r.uid or "", r.spent_usd, r.turns) for r in found.rows] == rows
     assert found.total_usd == 3.5
 
@@ -68,7 +73,7 @@ def test_thousands_of_rows_are_said_together(monkeypatch: pytest.MonkeyPatch, da
     world = busy(database)
     found = say.answer("model", world.store.query("model", None, None), UTC)
     assert [(r.key, r.spent_usd) for r in found.rows] == [(OPUS, 2.0), ("(others)", 1.5)]
-    found = say.answer("day", world.store.query("day", None, None), ZoneInfo("Europe/Berlin"))
+    found = say.answer("day", world.store.query("day", None, None, BERLIN), BERLIN)
     assert [(r.key, r.spent_usd) for r in found.rows] == [("(others)", 1.0), ("2026-11-21", 2.5)]
     assert found.total_usd == 3.5
 
@@ -83,6 +88,10 @@ def test_thousands_of_rows_are_said_together(monkeypatch: pytest.MonkeyPatch, da
         "UPDATE spent SET turns = turns + 1",
         "UPDATE spent SET postings = postings + 1",
         "UPDATE spent SET input = 0",
+        "DELETE FROM spent_spans WHERE span = 1",
+        "UPDATE spent_spans SET cost = cost + 1 WHERE span = 96",
+        "DELETE FROM checked",
+        "UPDATE checked SET cost = cost + 1",
     ],
 )
 def test_sums_that_do_not_agree_are_seen_and_made_again(damage: str, database: Database) -> None:
@@ -95,6 +104,69 @@ def test_sums_that_do_not_agree_are_seen_and_made_again(damage: str, database: D
         world.store.rebuild()
     assert world.store.derived_agrees()
     assert world.store.load(world.now, BURN_S) == before
+
+
+def test_a_start_adds_up_what_is_new_and_the_whole_is_checked_too(database: Database) -> None:
+    world = busy(database)
+    with world.db.transaction():
+        world.store.note_checked()
+    ((n, postings),) = world.db.execute("SELECT n, postings FROM checked").fetchall()
+    assert (n, postings) == world.db.execute("SELECT max(n), count(*) FROM postings").fetchone()
+    world.later(900)
+    world.cost(3, "4")
+    assert world.store.derived_agrees()
+    assert world.store.derived_agrees(whole=True)
+    world.db.execute("UPDATE checked SET cost = cost + 1")
+    world.db.execute("UPDATE spent SET cost = cost + 1 WHERE model = ? AND uid = ?", (OPUS, UID))
+    quarter = "(SELECT min(quarter) FROM spent_quarters)"
+    for table in ("spent_quarters", "spent_spans"):
+        world.db.execute(f"UPDATE {table} SET cost = cost + 1 WHERE quarter = {quarter}")  # noqa: S608
+    world.db.execute(
+        "UPDATE spent_spans SET cost = cost + 1 WHERE span = 96 AND uid = ? AND model = ?", (UID, OPUS)
+    )
+    assert world.store.derived_agrees()  # a mistake that all of them share
+    assert not world.store.derived_agrees(whole=True)
+
+
+AROUND = 1792792800000  # 2026-10-23T22:00Z: two days before the clocks of Berlin change
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_sums_by_time_answer_as_the_postings_do(data: st.DataObject) -> None:
+    """Whatever the bounds and the zone: against adding up the postings one by one."""
+    world = World()
+    moments = st.integers(0, 4 * 96 * 900).map(lambda s: from_ms(AROUND + s * 1000))
+    rows = []
+    for turn in range(data.draw(st.integers(1, 12))):
+        uid = data.draw(st.sampled_from([UID, OTHER]))
+        model = data.draw(st.sampled_from([OPUS, HAIKU]))
+        at = data.draw(moments)
+        use = Use(cost=data.draw(st.integers(1, 9)) * 10**12)
+        rows.append(Posting(str(turn), uid, 1, turn, model, at, use, 1, 1, "agent", False, "f"))
+    with world.db.transaction():
+        for uid, cwd in ((UID, "/a"), (OTHER, "/b")):
+            world.store.keep(KeepSession(uid, uid, cwd, "managed", START, True))
+        for row in rows:
+            world.store.keep(KeepPosting(row))
+    since, until = (data.draw(st.none() | moments) for _ in range(2))
+    zone = data.draw(
+        st.sampled_from([UTC, BERLIN, ZoneInfo("Asia/Kathmandu"), ZoneInfo("Australia/Lord_Howe")])
+    )
+    keys: dict[str, Callable[[Posting], str]] = {
+        "session": lambda row: row.uid,
+        "model": lambda row: row.model,
+        "project": lambda row: {UID: "/a", OTHER: "/b"}[row.uid],
+        "day": lambda row: row.at.astimezone(zone).date().isoformat(),
+    }
+    for by, key in keys.items():
+        wanted: dict[str, float] = {}
+        for row in rows:
+            if (since is None or row.at >= since) and (until is None or row.at < until):
+                wanted[key(row)] = wanted.get(key(row), 0) + row.use.cost / 10**12
+        found = say.answer(by, world.store.query(by, since, until, zone), zone)
+        assert {row.key: row.spent_usd for row in found.rows} == wanted
+    assert world.store.derived_agrees(whole=True)
 
 
 def test_a_posting_kept_twice_counts_once(database: Database) -> None:
