@@ -25,6 +25,7 @@ from services.approvals.world import find_shfmt
 from services.cli import doctor
 from services.tmux import agents
 from tests.services.cli.support import NOW, request, state
+from tests.support.stack import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
 MANY = 400  # sessions: more than a broker has in flight at once
@@ -50,7 +51,7 @@ class Broker:
         config.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 10000\n"
         )
-        assert MOSQUITTO is not None
+        assert MOSQUITTO, "mosquitto is not installed: `make setup-dev` installs it, or says what to type"
         self.process = subprocess.Popen([MOSQUITTO, "-c", str(config)], stderr=subprocess.DEVNULL)
         self.environ = {
             "PATH": "/usr/bin:/bin", "HOME": str(folder), "POINTSMAN_HOME": str(self.home.path),
@@ -58,16 +59,21 @@ class Broker:
         }  # fmt: skip
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2)
         self.client.on_message = self._on_message
-        for _ in range(500):
-            try:
-                self.client.connect("127.0.0.1", self.port)
-                break
-            except ConnectionRefusedError:
-                continue
+        eventually(self._reached, "the broker listens")
         self.client.loop_start()
+        eventually(self.client.is_connected, "the owners' client is connected")
+
+    def _reached(self) -> bool:
+        try:
+            self.client.connect("127.0.0.1", self.port)
+        except ConnectionRefusedError:
+            return False
+        return True
 
     def say(self, path: str, payload: bytes | str) -> None:
-        self.client.publish(f"pointsman/node/{path}", payload, qos=1, retain=True).wait_for_publish(10)
+        said = self.client.publish(f"pointsman/node/{path}", payload, qos=1, retain=True)
+        said.wait_for_publish(60)
+        assert said.is_published()
 
     def _on_message(self, client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
         command = json.loads(message.payload)
@@ -98,7 +104,6 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.mark.real
-@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 def test_a_real_broker(broker: Broker) -> None:
     """No session is missing, the answer comes, and a dead broker is said to be dead."""
     assert json.loads(broker.pointsman("ls", "--json").stdout) == []
@@ -137,8 +142,6 @@ def test_a_real_broker(broker: Broker) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.real
-@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("background", [False, True])
 def test_watch_ends_in_order(broker: Broker, how: signal.Signals, background: bool) -> None:
