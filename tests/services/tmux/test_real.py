@@ -19,7 +19,8 @@ from bus import topics as t
 from bus.errors import RefusedError
 from tests.services.tmux.support import Rig, alive, eventually, run
 
-pytestmark = [pytest.mark.real, pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")]
+pytestmark = pytest.mark.real
+assert shutil.which("tmux"), "tmux is not installed: `make setup-dev` installs it, or says what to type"
 
 
 def test_a_session_from_creation_to_end() -> None:
