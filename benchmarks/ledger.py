@@ -185,7 +185,9 @@ def bench_scale(folder: Path, sessions: int, postings: int) -> None:
             f"{by}, of all time": answer(by, None),
             f"{by}, a day": answer(by, day),
             f"{by}, a month": answer(by, month),
+            f"{by}, eleven months": answer(by, NOW - timedelta(days=335)),
         }
+    asked["session, of all time"] = lambda: say.answer("session", ledger.by_session(), UTC)
     for name, ask in asked.items():
         took, cpu = [], []
         for _ in range(ROUNDS):

@@ -140,15 +140,18 @@ def answer(by: str, rows: Iterable[QueryRow], zone: tzinfo) -> m.LedgerQueryResu
     found: dict[tuple[str, str], Tally] = {}
     day = days_of(zone)
     for key, uid, use, turns, unpriced in rows:
-        name = day(int(key)) if by == "day" else str(key)
-        found.setdefault((name, uid), Tally()).add(use, turns, unpriced)
+        name = (day(int(key)) if by == "day" else str(key), uid)
+        if name in found:
+            found[name].add(use, turns, unpriced)
+        else:
+            found[name] = Tally(use, turns, unpriced)
     ranked = sorted(
         found.items(), key=lambda item: item[0][0] if by == "day" else item[1].use.cost, reverse=True
     )
     if len(ranked) > MAX_ROWS:
-        others = Tally()
-        for _, tally in ranked[MAX_ROWS:]:
-            others.add(tally.use, tally.turns, tally.unpriced)
+        left = [tally for _, tally in ranked[MAX_ROWS:]]
+        use = Use(*map(sum, zip(*(tally.use for tally in left), strict=True)))
+        others = Tally(use, sum(tally.turns for tally in left), sum(tally.unpriced for tally in left))
         ranked = [*ranked[:MAX_ROWS], ((OTHERS, ""), others)]
     if by == "day":
         ranked.reverse()

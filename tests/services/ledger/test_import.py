@@ -80,6 +80,7 @@ def test_the_corpus_costs_what_it_costs_by_hand(database: Database, projects: Pa
     world.restart()
     assert spent(world) == sum(hand.values())
     assert world.store.derived_agrees()
+    assert sorted(world.ledger.by_session()) == sorted(world.store.query("session", None, None))
     assert world.ledger.imports.runs == []
 
 

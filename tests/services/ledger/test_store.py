@@ -52,6 +52,14 @@ def test_queries(by: str, rows: list[tuple[str, str, float, int]], bounded: bool
     assert found.total_usd == 3.5
 
 
+def test_all_time_by_session_needs_no_store(database: Database) -> None:
+    world = busy(database)
+    world.open(uid="01JF0000000000000000000000", session="idle")  # has spent nothing: is not told of
+    for _ in range(2):
+        assert sorted(world.ledger.by_session()) == sorted(world.store.query("session", None, None))
+        world.restart()
+
+
 def test_bounds_include_the_first_moment_and_not_the_last(database: Database) -> None:
     world = busy(database)
     first = datetime(2026, 11, 20, 22, 50, tzinfo=UTC)
