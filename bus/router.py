@@ -14,7 +14,7 @@ from functools import lru_cache
 from bus.errors import MisuseError
 from bus.topics import PARAMETERS, TABLE, Topic, find
 
-CACHE = 16_384  # topics remembered in either direction
+CACHE = 4_096  # topics remembered in either direction, some 500 bytes each: approvals have new ones all the time
 
 
 @dataclass(frozen=True, slots=True)
