@@ -14,7 +14,8 @@ from functools import lru_cache
 from bus.errors import MisuseError
 from bus.topics import PARAMETERS, TABLE, Topic, find
 
-CACHE = 4_096  # topics remembered in either direction, some 500 bytes each: approvals have new ones all the time
+# Remembered in either direction, some 500 bytes each; approvals have new ones all the time.
+CACHE = 4_096
 
 
 @dataclass(frozen=True, slots=True)
