@@ -117,7 +117,7 @@ def exhausted_period(periods: Mapping[str, Spent]) -> Hold | None:
 def explained(session: str, hold: Hold, spent: int, zone: tzinfo) -> str:
     """For whoever is refused: what has happened, and what to do."""
     amounts = f"{_usd(spent)} of {_usd(hold.budget)} dollars"
-    more = _more(hold.budget)
+    more = _more(hold.budget, spent)
     if hold.scope == SESSION:
         return f"{session} has spent {amounts}, its budget: raise it with `pointsman budget {session} {more}`"
     raised = f"raise it with `pointsman budget --{hold.scope} {more}`"
@@ -132,6 +132,7 @@ def _usd(amount: int) -> str:
     return f"{usd:.2f}" if usd >= 1 or not usd else f"{usd:.4f}"
 
 
-def _more(budget: int) -> str:
-    """An example of a larger budget: twice as much."""
-    return f"{2 * money.to_usd(budget):g}" if budget else "1"
+def _more(budget: int, spent: int) -> str:
+    """An example of a budget that lets it go on: twice the present one, or what is spent, in whole cents."""
+    cents = -(-2 * max(budget, spent) // (money.PICO // 100))
+    return f"{cents / 100:g}" if cents else "1"

@@ -250,7 +250,7 @@ def test_the_nodes_own_budget_ends_with_no_period() -> None:
     said = explained("web", Hold("total", money.PICO), 2 * money.PICO, UTC)
     assert (
         said
-        == "this node has spent 2.00 of 1.00 dollars, its budget: raise it with `pointsman budget --total 2`"
+        == "this node has spent 2.00 of 1.00 dollars, its budget: raise it with `pointsman budget --total 4`"
     )
 
 
@@ -381,3 +381,9 @@ class Anything(RuleBasedStateMachine):
 
 TestAnything = Anything.TestCase
 TestAnything.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+def test_the_budget_that_is_proposed_would_do() -> None:
+    """What is spent may be far above a budget that was lowered."""
+    text = explained("a", Hold("session", money.PICO // 50), money.PICO // 15, UTC)
+    assert float(text.rpartition(" ")[2].rstrip("`")) > 1 / 15
