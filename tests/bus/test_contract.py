@@ -32,7 +32,7 @@ from tests.support.contexts import context_for
 from tests.support.waiting import eventually
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 INDEX = m.SessionIndex(sessions=[], at=NOW)
 B = TypeVar("B", bound=BusBase)
 

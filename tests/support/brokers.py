@@ -27,7 +27,7 @@ from services.broker.child import Child, find_mosquitto, prepare
 from services.broker.core import Kind, Listener
 
 ROOT, NODE = "pointsman", "node"
-START_S = 20.0
+START_S = 60.0
 
 
 def free_port() -> int:

@@ -21,7 +21,7 @@ from bus import bridge_wire as wire
 
 ROOT = Path(__file__).parents[3]
 AGENTS = Path(__file__).with_name("agents.py")
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 TOKEN = "token-that-nobody-may-see"
 
 

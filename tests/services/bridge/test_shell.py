@@ -292,7 +292,7 @@ def test_a_signal_ends_the_bridge_and_nothing_else(session: Session, number: sig
     bridge.send_signal(signal.SIGINT)  # Ctrl-C in the window: only a hint
     wait(lambda: "keys do not reach the agent" in session.screen(), "the hint")
     bridge.send_signal(number)
-    assert bridge.wait(5) == 0
+    assert bridge.wait(30) == 0
     assert alive(session.pid())
     assert alive(session.keeper())
 

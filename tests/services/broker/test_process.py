@@ -25,7 +25,7 @@ from bus.client import BusAddress, MqttBus, connected
 from tests.support.brokers import EVERYBODY, NODE, ROOT, free_port, mosquitto_broker
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-START_S = 30.0
+START_S = 60.0
 
 pytestmark = pytest.mark.real
 
@@ -94,7 +94,7 @@ class Service:
         assert self.process is not None
         began = time.monotonic()
         self.process.terminate()
-        self.process.communicate(timeout=10)
+        self.process.communicate(timeout=60)
         return self.process.returncode, time.monotonic() - began
 
 
@@ -207,7 +207,7 @@ def test_a_configured_port_that_is_taken_is_an_error_that_says_by_whom(
         it = service(bus_port=str(taken.getsockname()[1]))
         it.start()
         assert it.process is not None
-        _, error = it.process.communicate(timeout=30)
+        _, error = it.process.communicate(timeout=60)
         assert it.process.returncode == 4
         assert "bus.port" in error.decode()
         assert "is taken by" in error.decode()
@@ -240,7 +240,7 @@ def test_an_external_broker_is_used_and_a_second_home_of_the_same_node_exits_2(
         second = external(service, "second", broker.port, password)
         second.start()
         assert second.process is not None
-        _, error = second.process.communicate(timeout=30)
+        _, error = second.process.communicate(timeout=60)
         assert second.process.returncode == 2, second.log()
         assert "is already on this bus" in error.decode()
 
@@ -259,7 +259,7 @@ def test_an_external_broker_that_refuses_us_is_an_error_that_says_so(
         it = external(service, "home", broker.port, password)
         it.start()
         assert it.process is not None
-        _, error = it.process.communicate(timeout=30)
+        _, error = it.process.communicate(timeout=60)
         assert it.process.returncode == 4
         assert "its password is wrong" in error.decode()
         assert str(password) in error.decode()

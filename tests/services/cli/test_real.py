@@ -160,7 +160,7 @@ def test_watch_ends_in_order(broker: Broker, how: signal.Signals, background: bo
                 with pytest.raises(subprocess.TimeoutExpired):
                     watch.wait(0.5)
                 watch.terminate()
-            said = watch.communicate(timeout=20)
+            said = watch.communicate(timeout=60)
         finally:
             watch.kill()
     assert said == ("", "")

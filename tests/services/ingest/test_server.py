@@ -182,7 +182,7 @@ class Rig:
 
 async def hung_up(client: Client) -> int:
     """The code with which the server closes the connection."""
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while True:
             try:
                 await client.get_message()
@@ -190,7 +190,7 @@ async def hung_up(client: Client) -> int:
                 return closed.code
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     with trio.fail_after(timeout_s):
         while not condition():  # noqa: ASYNC110  # the world outside of trio sets no event
             await trio.sleep(0.005)
@@ -206,7 +206,7 @@ async def running(folder: Path, **more: Any) -> AsyncIterator[Rig]:
 
 
 async def receive(connection: Client) -> dict[str, Any]:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         found: dict[str, Any] = json.loads(await connection.get_message())
     return found
 
@@ -258,7 +258,7 @@ def test_what_is_no_websocket_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 try:
                     await stream.send_all(said)
                     await stream.send_eof()
-                    with trio.fail_after(5):
+                    with trio.fail_after(30):
                         while await stream.receive_some():
                             pass
                 except trio.BrokenResourceError:

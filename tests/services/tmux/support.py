@@ -37,7 +37,7 @@ from services._process.logs import captured_log
 from services._process.store import open_store
 from services.tmux.shell import MIGRATIONS, Controller
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 T = TypeVar("T")
 
 AGENT = """
