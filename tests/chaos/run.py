@@ -35,6 +35,8 @@ from tests.support.scripted import ScriptedStack
 REST_S = 6.0  # nothing has happened for so long: facts are sent again after 5
 SETTLE_S = 180.0  # how long that may take after the last attack
 SILENT_S = 35.0  # how long ingest waits for a sign of a prompt before it counts it as dropped, and a bit
+RETAINED_S = 60.0
+GONE_S = 90.0
 STORES = ("ingest", "approvals", "ledger", "tmux")
 
 
@@ -246,7 +248,8 @@ class Run:
                 "delivered": evidence.delivered(self.api.requests),
                 "approved": evidence.approved(self._ask("approvals", inputs)),
             }
-        with self._retained() as snapshots:
+        stores = self._stores()
+        with self._retained(set(stores)) as snapshots:
             cost = self.stack.pointsman("cost")
             return evidence.Evidence(
                 processes=evidence.processes(self.stack.record, killed),
@@ -259,7 +262,7 @@ class Run:
                 spent=round(cost["total"]["spent_usd"] * 10**12),
                 transcribed=evidence.message_ids(self.stack.transcripts),
                 snapshots=snapshots,
-                stores=self._stores(),
+                stores=stores,
                 **real,
                 refused=[
                     f"{store}: {row}"
@@ -277,11 +280,14 @@ class Run:
         return found
 
     @contextmanager
-    def _retained(self) -> Iterator[dict[str, dict[str, Any]]]:
-        """What a newcomer is told."""
+    def _retained(self, expected: set[str]) -> Iterator[dict[str, dict[str, Any]]]:
+        """What a newcomer is told: at least what the stores have, if it comes at all."""
         found: dict[str, dict[str, Any]] = {}
         with self.stack.recorder() as recorder:
-            time.sleep(1.5)  # noqa: ASYNC251, RUF100 - how long retained messages take has no sign of its end
+            end = time.monotonic() + RETAINED_S
+            while time.monotonic() < end and not expected <= set(recorder.topics()):
+                time.sleep(0.2)
+            time.sleep(1.0)  # what stands beyond that: its end has no sign
             for topic in recorder.topics():
                 if topic.startswith("services/"):
                     continue  # plain text, and no part of the promise
@@ -292,7 +298,7 @@ class Run:
 
     def _gone(self, found: evidence.Evidence) -> None:
         """After the end of all sessions and Ctrl-C nothing of ours may be left."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + GONE_S
         own = {os.getpid()}
         while time.monotonic() < deadline and any((self.stack.home / "sessions").iterdir()):
             time.sleep(0.2)

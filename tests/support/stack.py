@@ -166,7 +166,7 @@ class Stack:
         assert self.supervisord is not None
         start = time.monotonic()
         self.supervisord.send_signal(signal.SIGINT)
-        self.supervisord.wait(30)
+        self.supervisord.wait(60)
         return time.monotonic() - start
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
