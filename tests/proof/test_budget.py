@@ -5,6 +5,7 @@ The model is scripted: its calls take 0.4 s and cost about one cent each.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def test_a_turn_of_the_real_cli_is_stopped_within_itself(tmp_path: Path) -> None
 
         refused = stack.run("send", "loop", "SAY more")
         assert refused.returncode == 1
-        assert "pointsman budget loop 0.5 [budget_exhausted]" in refused.stderr.replace("`", "")
+        proposed = re.search(r"`pointsman budget loop ([0-9.]+)` \[budget_exhausted\]", refused.stderr)
+        assert proposed, refused.stderr
+        assert float(proposed[1]) > said["spent_usd"]
         stack.pointsman("budget", "loop", "5")
         stack.pointsman("send", "loop", "SAY and on it goes")
         eventually(lambda: len(recorder.all("sessions/loop/events/result")) == 2, "the next turn")
