@@ -70,6 +70,11 @@ def refused(address: BusAddress, reason: str) -> RefusedByBrokerError:
     """``reason`` is the CONNACK's."""
     if reason not in _BAD_CREDENTIALS:
         return RefusedByBrokerError(f"the broker at {_where(address)} refuses the connection: {reason}")
+    if not address.username:
+        return RefusedByBrokerError(
+            f"the broker at {_where(address)} wants a user and a password: set bus.username and "
+            "bus.password_file"
+        )
     read_from = f" (read from {address.password_hint})" if address.password_hint else ""
     return RefusedByBrokerError(
         f"the broker at {_where(address)} refuses user {address.username!r}: "

@@ -9,8 +9,17 @@ Beside them stand programs that are no services: `bridge` (one per agent, in its
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+
+def version() -> str:
+    """Pointsman's version."""
+    try:
+        return importlib.metadata.version("pointsman")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+source"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -26,6 +25,7 @@ from prometheus_client.registry import Collector
 
 from bus.base import BusBase
 from bus.topics import Topic
+from services import version
 from services._process.config import Config
 from services._process.errors import WorldError
 from services._process.home import Home
@@ -46,14 +46,6 @@ HANDLING_S = (
 )
 ACCEPT_PAUSE_S = 0.1
 ATTEMPTS = 3  # claims of a port, should another program take it between the claim and the bind
-
-
-def version() -> str:
-    """Pointsman's version."""
-    try:
-        return importlib.metadata.version("pointsman")
-    except importlib.metadata.PackageNotFoundError:
-        return "0+source"
 
 
 class Figures:

@@ -63,8 +63,11 @@ async def run(
     made: argparse.ArgumentParser | None = None,
     now: Callable[[], datetime] = wall_clock,
 ) -> int:
-    """One command; returns the exit code. argparse raises SystemExit(2) for wrong usage."""
-    args = parser.parse(made or parser.build(), list(argv))
+    """One command; returns the exit code. argparse raises SystemExit(0) for --help and --version."""
+    try:
+        args = parser.parse(made or parser.build(), list(argv))
+    except UsageError as error:
+        return _tell(error, as_json="--json" in argv)
     if args.verb is None:
         sys.stdout.write(parser.OVERVIEW)
         return DONE

@@ -75,7 +75,10 @@ async def _show(world: World, line: Line, name: str | None) -> int:
     if name is not None:
         rows, total = [row for row in rows if row.session == name], None
         if not rows:
-            raise RefusedError("unknown_session", f"no budget of a session {one_line(name)!r} is known")
+            raise RefusedError(
+                "unknown_session",
+                f"no budget of a session {one_line(name)!r} is known; see `pointsman budget`",
+            )
     if world.json:
         periods = {} if total is None or total.periods is UNSET else total.periods
         sessions = [

@@ -10,13 +10,18 @@ import subprocess
 import sys
 import sysconfig
 from argparse import Namespace
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from bus import messages as m
 from bus import topics as t
 from bus.errors import BusDownError
+from services._process.config import load_config
+from services._process.errors import ConfigError
 from services.cli import view
 from services.cli.line import World, connected
 from services.cli.out import say, say_json
@@ -41,7 +46,16 @@ class Check:
 
 
 async def doctor(world: World, _args: Namespace) -> int:
-    checks = [*_programs(world), *_home(world), *_ports(world), *await _services(world)]
+    services, states, down = await _ask(world)
+    seen = as_started(world, services)
+    checks = [
+        *_programs(seen or world, started=seen is not None),
+        *_home(world),
+        *_ports(world),
+        *([down] if down else []),
+        *_services(services),
+        *_policy(states),
+    ]
     ok = all(check.status != "missing" for check in checks)
     if world.json:
         say_json({"ok": ok, "checks": [asdict(check) for check in checks]})
@@ -51,7 +65,25 @@ async def doctor(world: World, _args: Namespace) -> int:
     return 0 if ok else 1
 
 
-def _programs(world: World) -> Iterator[Check]:
+def as_started(world: World, services: Mapping[str, Mapping[str, Any]]) -> World | None:
+    """The world as the tmux controller, which starts the agents, sees it: another terminal has another PATH.
+
+    None while it does not run, or where its process cannot be looked at.
+    """
+    controller = services.get("tmux", {})
+    if controller.get("status") != "online":
+        return None
+    try:
+        process = psutil.Process(controller["pid"])
+        if "services.tmux" not in process.cmdline():
+            return None  # a bus on another machine: its numbers mean nothing here
+        environ = process.environ()
+        return replace(world, environ=environ, config=load_config(environ))
+    except (psutil.Error, ConfigError):
+        return None
+
+
+def _programs(world: World, *, started: bool) -> Iterator[Check]:
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] >= MIN_PYTHON:
         yield Check("python", "ok", version)
@@ -64,7 +96,7 @@ def _programs(world: World) -> Iterator[Check]:
         yield Check("tmux", "missing", "not installed", "sudo apt install tmux (macOS: brew install tmux)")
     yield shfmt(path)
     yield _broker(world)
-    yield _claude(world)
+    yield claude(world, started=started)
 
 
 def shfmt(path: str | None) -> Check:
@@ -99,16 +131,18 @@ def _broker(world: World) -> Check:
     )
 
 
-def _claude(world: World) -> Check:
+def claude(world: World, *, started: bool) -> Check:
+    """``started``: the world is the one in which Pointsman was started."""
     wanted = world.config.agent.claude
-    found = shutil.which(wanted, path=world.environ.get("PATH"))
+    found = shutil.which(wanted, path=world.environ.get("PATH", os.defpath))
     if found is None:
+        where = "the PATH with which Pointsman was started" if started else "your PATH"
         return Check(
             "claude",
             "missing",
-            f"{wanted} was not found",
-            "install Claude Code (https://claude.com/claude-code), or set agent.claude; "
-            "`make demo` needs none",
+            f"{wanted} is not on {where}",
+            "install Claude Code (https://claude.com/claude-code), or set agent.claude to its path, and "
+            "start Pointsman anew; `make demo` needs none",
         )
     said = _first_line([found, "--version"])
     numbers = said.split(" ")[0].split(".")
@@ -187,27 +221,32 @@ def _ports(world: World) -> Iterator[Check]:
             yield Check(name, "ok", f"{host}:{port}")
 
 
-async def _services(world: World) -> list[Check]:
+async def _ask(world: World) -> tuple[dict[str, dict[str, Any]], list[m.SessionState], Check | None]:
+    """The services as `judge` has them, and the sessions; or why nobody could be asked."""
     try:
         async with connected(world) as line:
             found = await line.read(t.SERVICE_HEALTH, complete=all_services, sentinel=False)
             states = (await line.read(t.SESSION_STATE)).all(t.SESSION_STATE, m.SessionState)
     except BusDownError as error:
-        return [Check("services", "missing", f"the bus cannot be reached: {error}", "make run")]
+        return {}, [], _down(error)
     except BaseExceptionGroup as group:
         down, _ = group.split(BusDownError)
         if down is None:
             raise
-        return [Check("services", "missing", f"the bus cannot be reached: {down.exceptions[0]}", "make run")]
-    return [
-        *(
-            Check(name, "ok", "online")
-            if service["status"] == "online"
-            else Check(name, "missing", str(service["status"]), f"pointsman logs {name}")
-            for name, service in judge(found, world.now()).items()
-        ),
-        *_policy(states),
-    ]
+        return {}, [], _down(down.exceptions[0])
+    return judge(found, world.now()), states, None
+
+
+def _down(error: Exception) -> Check:
+    return Check("services", "missing", f"the bus cannot be reached: {error}", "make run")
+
+
+def _services(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Check]:
+    for name, service in found.items():
+        if service["status"] == "online":
+            yield Check(f"services.{name}", "ok", "online")
+        else:
+            yield Check(f"services.{name}", "missing", str(service["status"]), f"pointsman logs {name}")
 
 
 def _policy(states: list[m.SessionState]) -> Iterator[Check]:

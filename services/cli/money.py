@@ -31,7 +31,10 @@ async def cost(world: World, args: Namespace) -> int:
         documents = [row for row in documents if row.get("session") == args.name]
         rows = [row for row in rows if row.session == args.name]
         if not documents:
-            raise RefusedError("unknown_session", f"no costs of a session {one_line(args.name)!r} are known")
+            what = f"no costs of a session {one_line(args.name)!r} are known; see `pointsman cost`"
+            if args.name == "import":
+                what += ", or say what to read: `pointsman cost import PATH…`"
+            raise RefusedError("unknown_session", what)
     if total is None and not documents:
         raise RefusedError("unavailable", "the ledger has said nothing yet: see `pointsman health`")
     if world.json:
@@ -39,6 +42,8 @@ async def cost(world: World, args: Namespace) -> int:
         say_json({"total": whole[0] if whole else None, "sessions": documents})
         return 0
     say(view.costs(total if args.name is None else None, rows))
+    if any(row.running_usd for row in rows):
+        say("+ in the turn that runs now, as far as it is known")
     if any(row.notional for row in rows):
         say("* paid by a subscription: what it would have cost")
     for text in budget.lines(total if args.name is None else None, rows, world.now()):

@@ -22,6 +22,8 @@ def _console(stream: Any) -> Console:
 def say(what: RenderableType) -> None:
     """Show text (which must be clean) or a table."""
     console = _console(sys.stdout)
+    if isinstance(what, Table):  # no wider than it needs to be (see `view.table`)
+        what.expand = what.expand and console.measure(what).maximum >= console.width
     with console.capture() as capture:
         console.print(what, soft_wrap=not isinstance(what, Table))
     sys.stdout.write("".join(f"{line.rstrip(' ')}\n" for line in capture.get().splitlines()))

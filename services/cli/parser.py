@@ -13,6 +13,7 @@ from typing import NoReturn
 import msgspec
 
 from bus import messages as m
+from services import version
 from services.cli import (
     approvals,
     budget,
@@ -27,7 +28,7 @@ from services.cli import (
     users,
     watch,
 )
-from services.cli.line import World
+from services.cli.line import UsageError, World
 
 Verb = Callable[[World, argparse.Namespace], Awaitable[int]]
 
@@ -55,14 +56,22 @@ Pointsman supervises Claude Code sessions over MQTT.
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what to do next when the usage is wrong."""
+    """Raises `UsageError` where argparse would print a page of usage and end the process."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(f"{message}\nSee `{self.prog} --help`.")
+        raise UsageError(f"{message}\nSee `{self.prog} --help`.")
+
+
+class _Version(argparse.Action):
+    """Looks it up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"pointsman {version()}")
+        parser.exit()
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """As `parse_args`, but names the verb that was meant perhaps, and explains the one that was given."""
+    """As `parse_args`, but names the verb that was meant perhaps. Raises `UsageError`."""
     verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
     if argv and not argv[0].startswith("-") and argv[0] not in verbs:
         near = difflib.get_close_matches(argv[0], verbs, n=3, cutoff=0.5)
@@ -81,6 +90,7 @@ def build() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 refused, 2 wrong usage or configuration, 3 the bus cannot be reached.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show which version this is")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     _sessions(verbs)
     _approvals(verbs)

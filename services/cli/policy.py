@@ -191,8 +191,10 @@ def _real(folder: str) -> str:
 def _read(file: str) -> str:
     try:
         return Path(file).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{one_line(file)} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{one_line(file)} cannot be read: it is not text in UTF-8") from error
 
 
 def _since(text: str, now: datetime) -> datetime:

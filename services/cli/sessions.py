@@ -116,7 +116,7 @@ async def wake(world: World, args: Namespace) -> int:
 
 async def end(world: World, args: Namespace) -> int:
     if bool(args.name) is args.all:
-        raise UsageError("name a session, or give --all")
+        raise UsageError("name a session, or give --all (and not both)")
     command = m.SessionCommand(reason=args.reason)
     if not args.all:
         result = await _ask_session(world, args.name, t.SESSION_END, command, END_S)
@@ -245,7 +245,7 @@ async def _known(line: Line, name: str, error: RefusedError | None = None) -> No
     known = [entry.session for entry in entries if entry.status not in view.GONE]
     if name in known and error is None:
         return
-    if error is None and any(entry.session == name for entry in entries):
+    if name not in known and any(entry.session == name for entry in entries):
         raise RefusedError("unknown_session", f"session {name} has ended; see `pointsman history {name}`")
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or [k for k in known if k.startswith(name)]
     hint = f"; did you mean {' or '.join(near)}?" if near else "; see `pointsman ls`"

@@ -100,7 +100,9 @@ def costs(total: m.LedgerTotal | None, rows: Sequence[m.LedgerSession]) -> Table
     for name, row in [*every, *([("all", total)] if total else [])]:
         made.add_row(
             Text(one_line(name), style="bold" if row is total else ""),
-            usd(row.spent_usd) + ("*" if row.notional else ""),
+            usd(row.spent_usd)
+            + ("*" if row.notional else "")
+            + (f" +{usd(row.running_usd)}" if row.running_usd and row is not total else ""),
             usd(row.budget_usd),
             usd(row.remaining_usd),
             one_line(row.level),

@@ -20,9 +20,8 @@ from bus import topics as t
 from bus.api import Received
 from bus.durable import Mailbox
 from bus.effects import Do, Effect, Publish, ReplyTo
-from services import SERVICES
+from services import SERVICES, version
 from services._process.context import Context
-from services._process.metrics import version
 from services._process.siblings import kill_service
 from services._process.station import Station
 from services.watchdog.breaker import State

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from datetime import timedelta
 from typing import Any
 
@@ -153,10 +154,12 @@ def test_no_session_of_that_name(stage: Stage, verb: list[str]) -> None:
 
 def test_a_session_that_has_ended(stage: Stage) -> None:
     async def body(stage: Stage) -> None:
-        stage.sessions(state("old", status="ended"))
-        result = await stage.pointsman("watch", "old")
-        assert result.code == 1
-        assert "session old has ended; see `pointsman history old` [unknown_session]" in result.err
+        stage.sessions(state("old", status="ended"), state("odd"))
+        stage.refuse(t.SESSION_PROMPT, "unknown_session", "old has ended")
+        for verb in (["watch", "old"], ["send", "old", "hello"]):
+            result = await stage.pointsman(*verb)
+            assert result.code == 1
+            assert "session old has ended; see `pointsman history old` [unknown_session]" in result.err
 
     play(stage, body)
 
@@ -379,6 +382,12 @@ def test_cost(stage: Stage) -> None:
         assert len((await stage.pointsman("cost", "demo", "--json")).json["sessions"]) == 1
         result = await stage.pointsman("cost", "nobody")
         assert (result.code, "unknown_session" in result.err) == (1, True)
+        assert "see `pointsman cost` [" in result.err
+        assert "say what to read: `pointsman cost import PATH…`" in (await stage.pointsman("cost", "import")).err
+        stage.say(t.LEDGER_SESSION, cost(running_usd=0.5), session="demo")
+        result = await stage.pointsman("cost", "demo")
+        assert result.out.splitlines()[1].split()[:3] == ["demo", "$0.0162", "+$0.5000"]
+        assert "+ in the turn that runs now" in result.out
 
     play(stage, body)
 
@@ -395,6 +404,7 @@ def test_cost_by(stage: Stage) -> None:
         stage.on(t.LEDGER_QUERY, {"by": "day", "rows": rows, "total_usd": 1.25})
         result = await stage.pointsman("cost", "--by", "day", "--since", "2026-11-01T00:00:00Z")
         assert result.code == 0, result.err
+        assert len(result.out.splitlines()[0]) < 80  # no wider than it needs to be
         assert [line.split()[:2] for line in result.out.splitlines()] == [
             ["DAY", "SPENT"], ["2026-11-20", "$1.25"], ["=cmd()", "unpriced"], ["all", "$1.25"],
             ["?,", "unpriced:"],
@@ -717,7 +727,10 @@ def test_wrong_usage(stage: Stage, argv: list[str]) -> None:
     [
         (["aprove", "x"], "no verb 'aprove': did you mean approve"),
         (["zzzz"], "there are: new, ls, watch"),
-        (["answer", "x", "red"], "usage: pointsman answer"),
+        (["answer", "x", "red"], "unrecognized arguments: red\nSee `pointsman answer --help`"),
+        (["end", "demo", "--all"], "name a session, or give --all (and not both)"),
+        (["policy", "check", "/nowhere"], "/nowhere cannot be read: No such file or directory"),
+        (["cost", "--by", "day", "demo"], "leave NAME out"),
         (["--nonsense"], "See `pointsman --help`"),
         (["new"], "See `pointsman new --help`"),
     ],
@@ -727,6 +740,18 @@ def test_wrong_usage_says_what_to_do(stage: Stage, argv: list[str], said: str) -
         result = await stage.pointsman(*argv)
         assert result.code == 2
         assert said in result.err
+        assert result.out == ""
+        told = await stage.pointsman(*argv, "--json")
+        assert (told.code, told.json["ok"], told.json["error"]["code"]) == (2, False, "bad_request")
+        assert said in told.json["error"]["message"]
+
+    play(stage, body)
+
+
+def test_version(stage: Stage) -> None:
+    async def body(stage: Stage) -> None:
+        result = await stage.pointsman("--version")
+        assert (result.code, result.out) == (0, f"pointsman {importlib.metadata.version('pointsman')}\n")
 
     play(stage, body)
 
