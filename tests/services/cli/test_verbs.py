@@ -383,7 +383,8 @@ def test_cost(stage: Stage) -> None:
         result = await stage.pointsman("cost", "nobody")
         assert (result.code, "unknown_session" in result.err) == (1, True)
         assert "see `pointsman cost` [" in result.err
-        assert "say what to read: `pointsman cost import PATH…`" in (await stage.pointsman("cost", "import")).err
+        result = await stage.pointsman("cost", "import")
+        assert "say what to read: `pointsman cost import PATH…`" in result.err
         stage.say(t.LEDGER_SESSION, cost(running_usd=0.5), session="demo")
         result = await stage.pointsman("cost", "demo")
         assert result.out.splitlines()[1].split()[:3] == ["demo", "$0.0162", "+$0.5000"]
