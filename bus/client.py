@@ -24,9 +24,9 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import trio
 from paho.mqtt.client import Client
@@ -53,7 +53,7 @@ from bus.packets import PacketError
 from bus.queues import Entry
 from bus.topics import Kind
 
-__all__ = ["BusAddress", "Log", "MqttBus", "RefusedByBrokerError", "connected"]
+__all__ = ["BusAddress", "Log", "MqttBus", "RefusedByBrokerError"]
 
 KEEPALIVE_S = 15
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
@@ -90,9 +90,6 @@ class _Client(Client):
 
     def _create_socket(self) -> Any:
         return self._link
-
-
-AnyBus = TypeVar("AnyBus", bound="MqttBus")
 
 
 class MqttBus(BusBase):
@@ -478,25 +475,3 @@ def _first(group: BaseExceptionGroup[_Lost]) -> _Lost:
         found = found.exceptions[0]
     assert isinstance(found, _Lost)  # noqa: S101  # the group holds nothing else
     return found
-
-
-@asynccontextmanager
-async def connected(bus: AnyBus, timeout_s: float = 5.0) -> AsyncIterator[AnyBus]:
-    """Run ``bus`` beside the block, which begins once it is connected. For clients and tests.
-
-    Raises `BusDownError` when there is no connection in time; errors of the block come out as they are, not
-    in a group.
-    """
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        await nursery.start(bus.run)
-        try:
-            await bus.wait_connected(timeout_s)
-            yield bus
-        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # raised again below, outside of the nursery
-            failure = error
-        with trio.CancelScope(shield=True):
-            await bus.stop()
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

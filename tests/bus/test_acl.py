@@ -15,11 +15,12 @@ import trio
 
 from bus import topics as t
 from bus.acl import Role, User, acl_file, check_digest, digest_passwords, mosquitto_hash, read_digests, rights
-from bus.client import MqttBus, connected
+from bus.client import MqttBus
 from bus.errors import BusDownError
 from bus.topics import TABLE, Kind, Topic
 from services import SERVICES
 from tests.support.brokers import EVERYBODY, NODE, ROOT, RunningBroker, mosquitto_broker
+from tests.support.connections import connected
 from tests.support.waiting import eventually
 
 WITNESS = User("witness", Role.VIEWER)

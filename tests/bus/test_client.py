@@ -12,10 +12,11 @@ import trio
 
 from bus import topics as t
 from bus.api import Connected
-from bus.client import BusAddress, MqttBus, RefusedByBrokerError, connected
+from bus.client import BusAddress, MqttBus, RefusedByBrokerError
 from bus.errors import BusDownError
 from bus.requests import Requester
 from tests.support.brokers import NODE, ROOT, RunningBroker, free_port, mosquitto_broker
+from tests.support.connections import connected
 from tests.support.waiting import eventually
 
 

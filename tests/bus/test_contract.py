@@ -19,7 +19,6 @@ from bus import messages as m
 from bus import topics as t
 from bus.api import Connected, Received
 from bus.base import IN_MAX, BusBase
-from bus.client import connected
 from bus.durable import Mailbox
 from bus.effects import Keep, Post, ReplyTo
 from bus.errors import MisuseError, RefusedError
@@ -28,6 +27,7 @@ from bus.requests import Requester
 from bus.topics import Topic
 from services._process.station import Station
 from tests.support.brokers import NODE, ROOT, RunningBroker, amqtt_broker, mosquitto_broker
+from tests.support.connections import connected
 from tests.support.contexts import context_for
 from tests.support.waiting import eventually
 
@@ -84,7 +84,7 @@ class RealWorld:
 
     @asynccontextmanager
     async def client(self, service: str | None = None, *, all_nodes: bool = False) -> AsyncIterator[BusBase]:
-        async with connected(self.broker.bus(service, all_nodes=all_nodes), 10.0) as bus:
+        async with connected(self.broker.bus(service, all_nodes=all_nodes)) as bus:
             yield bus
 
     async def restart(self) -> None:

@@ -21,8 +21,9 @@ import trio
 from bus import topics as t
 from bus.acl import Role, User
 from bus.api import Received
-from bus.client import BusAddress, MqttBus, connected
+from bus.client import BusAddress, MqttBus
 from tests.support.brokers import EVERYBODY, NODE, ROOT, free_port, mosquitto_broker
+from tests.support.connections import connected
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 START_S = 60.0
@@ -136,7 +137,7 @@ KINDS = pytest.mark.parametrize("kind", ["mosquitto", "amqtt"])
 async def talk(address: Callable[[], BusAddress]) -> str:
     """The operator finds the broker service online."""
     with trio.fail_after(START_S):
-        async with connected(MqttBus(address, root=ROOT, node=NODE), 20.0) as bus:
+        async with connected(MqttBus(address, root=ROOT, node=NODE)) as bus:
             bus.subscribe(t.SERVICE_STATUS, self="broker")
             while True:
                 message = await bus.receive()

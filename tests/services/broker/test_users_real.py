@@ -12,7 +12,7 @@ import trio
 
 from bus import messages as m
 from bus import topics as t
-from bus.client import MqttBus, connected
+from bus.client import MqttBus
 from bus.errors import RefusedError
 from bus.requests import Requester
 from services._process.config import load_config
@@ -20,6 +20,7 @@ from services._process.connect import bus_address
 from services._process.home import Home
 from tests.services.broker.test_process import Service, accepts, service, wait
 from tests.support.brokers import NODE, ROOT, free_port, mosquitto_broker
+from tests.support.connections import connected
 from tests.support.tls import make_certificates
 from tests.support.waiting import eventually
 
