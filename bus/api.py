@@ -99,6 +99,6 @@ class Bus(Protocol):
 
     async def deliver(self, handler: Callable[[Received | Connected], None]) -> None:
         """Hand every message to ``handler``, until cancelled: `receive` for ever, but sooner. What the
-        handler raises ends the connection's task, or this one.
+        handler raises is raised here; the connection lives on.
         """
         ...

@@ -121,6 +121,8 @@ class MqttBus(BusBase):
         self._number = 0
         self._hurried_at = -LINGER_S
         self._handler: Callable[[Received | Connected], None] | None = None
+        self._handler_error: Exception | None = None
+        self._handler_ended = trio.Event()
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBE's message id → filters without a SUBACK
         self._let_in = False
         self._refused: str | None = None
@@ -193,11 +195,13 @@ class MqttBus(BusBase):
     async def deliver(self, handler: Callable[[Received | Connected], None]) -> None:
         while self._in:
             handler(await self.receive())
-        self._handler = handler
+        self._handler, self._handler_ended = handler, trio.Event()
         try:
-            await trio.sleep_forever()
+            await self._handler_ended.wait()
         finally:
             self._handler = None
+        assert self._handler_error is not None  # noqa: S101  # set with the event
+        raise self._handler_error
 
     # one connection
 
@@ -298,8 +302,12 @@ class MqttBus(BusBase):
         return False
 
     def _hand_on(self) -> None:
-        while self._handler is not None and self._in:
-            self._handler(self._pop())
+        try:
+            while self._handler is not None and self._in:
+                self._handler(self._pop())
+        except Exception as error:  # noqa: BLE001  # it is for who delivers: the connection lives on
+            self._handler, self._handler_error = None, error
+            self._handler_ended.set()
 
     async def _write(self, address: BusAddress) -> None:
         client, link = self._client, self._link

@@ -50,6 +50,7 @@ from services._process.store import StoreError, trouble
 EXIT_STOPPED, EXIT_CONFIG, EXIT_LOCKED, EXIT_WORLD, EXIT_BUG = 0, 2, 3, 4, 70
 
 STOP_S = 1.8  # the contract's 2 s, less what the interpreter needs to end
+TELL_S = 1.0  # for a connection to say on the bus why we end: at the start there may be none yet
 GOODBYE_S = 1.0  # for the last messages and our ``offline`` to reach the broker
 HEALTH_EVERY_S = 10.0
 LAG_PROBE_S = 0.5
@@ -158,10 +159,28 @@ class _Process:
                         inner.start_soon(self._say_health, bus)
                         await serve(context)
                         raise UnaskedEndError(f"{self.name} came to an end that nobody asked for")
+                except BaseException as error:
+                    causes = [_worlds(cause) for cause in _leaves(error)]
+                    if not any(isinstance(cause, StoreError) for cause in causes):
+                        raise
+                    with trio.CancelScope(shield=True):
+                        await self._say_end(bus, causes)
+                    raise BaseExceptionGroup("the store cannot be used", causes) from error
                 finally:
                     with trio.CancelScope(shield=True), trio.move_on_after(GOODBYE_S):
                         await bus.stop()
                     outer.cancel_scope.cancel()
+
+    async def _say_end(self, bus: MqttBus, causes: list[BaseException]) -> None:
+        """Who listens on the bus shall know as well that a person must act."""
+        with suppress(BusDownError):
+            await bus.wait_connected(TELL_S)
+        for cause in causes:
+            if isinstance(cause, StoreError):
+                report = m.ErrorReport(
+                    at=_now(), service=self.name, topic="", code="unavailable", message=str(cause)
+                )
+                bus.publish(t.ERRORS, report)
 
     async def _stop_on_signal(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:

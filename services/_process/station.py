@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar, cast
@@ -424,8 +424,7 @@ class Station:
             await trio.sleep(QUIET_S)
             if self._commits == seen != done:
                 done = seen
-                with suppress(sqlite3.Error):  # the next commit meets whatever it was, and tells
-                    await trio.to_thread.run_sync(checkpoint, path)
+                await trio.to_thread.run_sync(checkpoint, path)
             seen = self._commits
 
     async def _forget(self) -> None:

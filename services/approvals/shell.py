@@ -36,6 +36,10 @@ RECHECK_S = 1.0  # expiry goes by the wall clock, which may be set while we slee
 LATENCIES_S = (0.005, 0.02, 0.1, 1, 5, 15, 30, 60, 300, 1800, 14400)  # a rule; a quick person; a long lunch
 MAX_REPLAYED = 20_000  # decisions, the newest ones: some tens of seconds
 REPLAY_AT_ONCE = 50
+GONE = (
+    "the audit, remembered decisions, and approvals that waited (their agents wait on: end those sessions, "
+    "and open them again with `resume`)"
+)
 
 
 async def serve(context: Context) -> None:
@@ -51,7 +55,7 @@ class Shell:
         self._environ = environ
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
-        connection = open_store(context.home.store(context.service), MIGRATIONS, durable=True)
+        connection = open_store(context.home.store(context.service), MIGRATIONS, durable=True, gone=GONE)
         keys = Keys(context.home, context.log.secret)
         self.store = Store(connection, keys.seal)
         users = self.store.users()

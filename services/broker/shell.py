@@ -30,6 +30,8 @@ from services.broker.core import Claim, Kind, Listener
 from services.broker.store import MIGRATIONS, Store
 from services.broker.users import DropUser, Reload, SaveUser, Users, no_rules
 
+GONE = "the users beside `operator`, with their roles and levels"
+
 
 async def serve(context: Context) -> None:
     """Until cancelled. Raises `ConfigError`, `WorldError` or `StoreError`: a person must act."""
@@ -66,7 +68,7 @@ class Shell:
         self._kind = kind
         self._directory = context.home.run / "broker"
         self._child: Child | None = None  # while it listens
-        connection = open_store(context.home.store(context.service), MIGRATIONS, durable=True)
+        connection = open_store(context.home.store(context.service), MIGRATIONS, durable=True, gone=GONE)
         self._store = Store(connection)
         config = context.config.bus
         self.users = Users(

@@ -67,6 +67,8 @@ class Links(Registry):
         step = self._step(session, now)
         step.visible = True
         if self._fits(session, session.link):
+            # A store put back from a backup may know fewer, and the bridge drops numbers that it has had.
+            session.record.line = max(session.record.line, hello.written)
             self._greet(step)
         return [*effects, *self._close(step)]
 

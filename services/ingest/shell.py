@@ -31,6 +31,10 @@ from services.ingest.server import Connection, Server, same
 from services.ingest.store import MIGRATIONS, Store
 
 ASK_AGAIN_S = 5.0
+GONE = (
+    "the sessions with their events and waiting prompts, and facts that others did not have yet (the agents' "
+    "conversations are the agents' own files)"
+)
 NOBODY = "0" * 64  # compared with when there is no such session, so that it takes as long
 
 
@@ -48,7 +52,7 @@ class Shell:
         self._texts = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._watchdog_online = False  # until it says so: nobody waits for one that is not there
-        connection = open_store(context.home.store(context.service), MIGRATIONS, durable=False)
+        connection = open_store(context.home.store(context.service), MIGRATIONS, durable=False, gone=GONE)
         self.store = Store(connection)
         config = context.config
         self.sessions = Sessions(

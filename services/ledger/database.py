@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 LOCK = 0x706F696E74736D  # "pointsm": the advisory lock of the one ledger that writes into a schema
 LOCK_WAIT_S = 5.0  # a server needs a moment to notice that the process before us was killed
 CONNECT_S = 5
+GONE = "what was spent, and budgets that were set by command"
+GONE_MAILBOX = "what the ledger had still to tell the other services"
 USER_VERSION = 2  # of the SQLite file: Pointsman before alembic knew version 1 and refuses this one
 
 
@@ -79,12 +81,12 @@ def open_database(place: Path | str, mailbox: Path) -> Database:
     if isinstance(place, str) and is_server(place):
         return _Postgresql(place, mailbox)
     path = Path(place)
-    database = Sqlite(connect_store(path, durable=True), str(path))
+    database = Sqlite(connect_store(path, durable=True, gone=GONE), str(path))
     try:
         database.migrate()
     except sqlite3.DatabaseError as error:
         database.close()
-        raise unusable(path, error) from error
+        raise unusable(error) from error
     except StoreError:
         database.close()
         raise
@@ -202,7 +204,7 @@ class _Postgresql:
                 self._db.execute("SET synchronous_commit = on")  # what was said survives a power cut
                 self._lock()
                 self._migrate(lambda: psycopg.connect(url, connect_timeout=CONNECT_S))
-                self.mailbox = connect_store(mailbox, durable=True)
+                self.mailbox = connect_store(mailbox, durable=True, gone=GONE_MAILBOX)
             except BaseException:  # whatever it was, the server need not keep a connection for us
                 self._db.close()
                 raise

@@ -51,12 +51,13 @@ from services.tmux.world import TmuxError, World
 MIGRATIONS = ("CREATE TABLE sessions (uid TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID",)
 STARTING = frozenset({"starting", "disconnected", "waking"})  # its first hook has not come yet
 LOOK_EVERY_S = 1.0
+GONE = "which agents and windows are ours: those that it does not know are ended"
 LOOK_BUSY_S = 0.1  # while a person waits for a session to open or end
 
 
 async def serve(context: Context) -> None:
     """Run the service until cancelled."""
-    connection = open_store(context.home.store("tmux"), MIGRATIONS, durable=False)
+    connection = open_store(context.home.store("tmux"), MIGRATIONS, durable=False, gone=GONE)
     try:
         await Controller(context, connection, os.environ).run()
     finally:

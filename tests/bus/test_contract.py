@@ -197,6 +197,30 @@ async def test_what_is_delivered_is_what_would_be_received(world: World) -> None
         assert (await get(reader, t.APPROVAL_OUTCOME)).payload == b"100"
 
 
+@in_trio
+async def test_what_a_handler_raises_is_raised_where_it_was_handed_in(world: World) -> None:
+    """And the connection lives on: who ends over it can still say why."""
+    async with world.client() as reader, world.client("approvals") as writer:
+        reader.subscribe(t.APPROVAL_OUTCOME)
+        await reader.subscriptions_stand()
+
+        def refuse(message: Received | Connected) -> None:
+            if message != Connected(1):
+                raise LookupError("the first")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish_soon, writer)
+            with pytest.raises(LookupError, match="the first"):
+                await reader.deliver(refuse)
+        assert reader.connected
+        writer.publish(t.APPROVAL_OUTCOME, b"second", id="a")
+        assert (await get(reader, t.APPROVAL_OUTCOME)).payload == b"second"
+
+
+async def publish_soon(writer: BusBase) -> None:
+    writer.publish(t.APPROVAL_OUTCOME, b"first", id="a")
+
+
 async def get_connected(bus: BusBase, count: int) -> None:
     while (message := await bus.receive()) != Connected(count):
         assert message is not None

@@ -1,4 +1,4 @@
-"""The gate as a process, on a disk that is full and with a database that is damaged."""
+"""Owners as processes, on a disk that is full and with a database that is damaged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from tests.services.process.test_run import DEADLINE_S, ROOT, Broker, eventually
 pytestmark = pytest.mark.real
 
 TO_THE_GATE, FROM_THE_GATE = "facts/ingest/approvals", "acks/approvals/ingest"
-Gate = subprocess.Popen[str]
+OWNERS = ("approvals", "broker", "ingest", "ledger", "tmux")
+Owner = subprocess.Popen[str]
+Start = Callable[..., Owner]
 
 
 @pytest.fixture
@@ -40,8 +42,8 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def start(broker: Broker, home: Home, tmp_path: Path) -> Iterator[Callable[[], Gate]]:
-    """Start the approvals service. Whatever is started is ended."""
+def start(broker: Broker, home: Home, tmp_path: Path) -> Iterator[Start]:
+    """Start a service, the gate if none is named. Whatever is started is ended."""
     (tmp_path / "config.toml").touch()
     environ = {
         "PATH": os.environ["PATH"],
@@ -53,12 +55,12 @@ def start(broker: Broker, home: Home, tmp_path: Path) -> Iterator[Callable[[], G
         "POINTSMAN_BUS_BROKER": "external",
     }
     join(environ, broker)
-    started: list[Gate] = []
+    started: list[Owner] = []
 
-    def start() -> Gate:
+    def start(service: str = "approvals") -> Owner:
         started.append(
             subprocess.Popen(
-                [sys.executable, "-m", "services.approvals"],
+                [sys.executable, "-m", f"services.{service}"],
                 env=environ,
                 cwd=ROOT,
                 stdout=subprocess.DEVNULL,
@@ -69,9 +71,9 @@ def start(broker: Broker, home: Home, tmp_path: Path) -> Iterator[Callable[[], G
         return started[-1]
 
     yield start
-    for gate in started:
-        gate.kill()
-        gate.communicate()
+    for owner in started:
+        owner.kill()
+        owner.communicate()
 
 
 def ask(broker: Broker, approval: str) -> None:
@@ -101,20 +103,20 @@ def pending(broker: Broker) -> list[str]:
     return [item["id"] for item in json.loads(said)["items"]] if said else []
 
 
-def ended(gate: Gate) -> str:
+def ended(gate: Owner) -> str:
     """What it said on stderr, once it has ended because of the world."""
     said = gate.communicate(timeout=DEADLINE_S)[1]
     assert gate.returncode == EXIT_WORLD, said
     return said
 
 
-def test_a_full_disk_then_room(start: Callable[[], Gate], broker: Broker, home: Home) -> None:
+def test_a_full_disk_then_room(start: Start, broker: Broker, home: Home) -> None:
     gate = start()
     keeps(broker, "before")
     resource.prlimit(gate.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # not a byte more
     ask(broker, "during")
     said = ended(gate)
-    assert f"{home.store('approvals')} cannot be used any more: disk I/O error. Make room on its disk" in said
+    assert f"{home.store('approvals')} cannot be used: disk I/O error. Make room on its disk" in said
     assert acknowledged(broker) == {"question-before"}
     eventually(lambda: pending(broker) == ["before"], "the first waits")
     start()
@@ -122,25 +124,74 @@ def test_a_full_disk_then_room(start: Callable[[], Gate], broker: Broker, home: 
     eventually(lambda: sorted(pending(broker)) == ["before", "during"], "both wait")
 
 
-def test_a_damaged_database_is_never_replaced(start: Callable[[], Gate], broker: Broker, home: Home) -> None:
+def reports(broker: Broker) -> list[dict[str, Any]]:
+    with broker.changed:
+        return [json.loads(raw) for topic, raw in broker.seen if topic == "errors"]
+
+
+def damaged(home: Home, service: str) -> list[Path]:
+    """What was set aside, without its log and index."""
+    found = sorted(home.path.glob(f"{service}.sqlite.damaged-*"))
+    return [path for path in found if not path.name.endswith(("-wal", "-shm"))]
+
+
+def stop(owner: Owner) -> None:
+    owner.terminate()
+    owner.communicate(timeout=DEADLINE_S)
+    assert owner.returncode == 0
+
+
+def test_damage_while_at_work_then_a_backup(start: Start, broker: Broker, home: Home) -> None:
     gate = start()
     keeps(broker, "kept")
-    gate.terminate()
-    gate.communicate(timeout=DEADLINE_S)
     store = home.store("approvals")
-    with closing(sqlite3.connect(store)) as connection:
-        connection.execute(
-            "PRAGMA wal_checkpoint(TRUNCATE)"
-        )  # else the log has a good copy of the first page
-    copy = store.read_bytes()
-    store.write_bytes(b"\xff" * 100 + copy[100:])
-    broken = store.read_bytes()
-    said = ended(start())
+    backup = home.path / "backup.sqlite"
+    with closing(sqlite3.connect(store)) as running, closing(sqlite3.connect(backup)) as copy:
+        running.backup(copy)  # as `sqlite3 FILE ".backup COPY"` does
+        running.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    keeps(broker, "later")
+    with closing(sqlite3.connect(store)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with store.open("r+b") as file:  # every page but the first, which the gate has in its memory
+        file.seek(4096)
+        file.write(b"\xa5" * (store.stat().st_size - 4096))
+    ask(broker, "during")
+    said = ended(gate)
+    (aside,) = damaged(home, "approvals")
     assert f"approvals: {store} cannot be used: " in said
-    assert "left as it is, and nothing was put in its place. Move it away together with its -wal" in said
-    assert store.read_bytes() == broken
-    store.write_bytes(copy)
-    with broker.changed:
-        broker.latest.clear()
+    assert f"It was set aside as {aside}, and nothing was put in its place. " in said
+    assert not store.exists()
+    eventually(lambda: [r for r in reports(broker) if str(aside) in r["message"]], "it is told on the bus")
+    assert "question-during" not in acknowledged(broker)
+
+    said = ended(start())  # as supervisord does
+    assert f"it was found damaged, and lies as {aside}. Without it these are gone: the audit" in said
+    assert not store.exists()
+
+    backup.rename(store)
     start()
-    eventually(lambda: pending(broker) == ["kept"], "what waited waits again")
+    eventually(lambda: pending(broker) == ["kept"], "what stood in the backup waits again")
+    keeps(broker, "during")
+    eventually(lambda: sorted(pending(broker)) == ["during", "kept"], "and what was not confirmed comes")
+
+
+def test_no_owner_replaces_a_damaged_database(start: Start, broker: Broker, home: Home) -> None:
+    for service in OWNERS:
+        home.store(service).write_bytes(b"damaged" * 1000)
+    first = {service: start(service) for service in OWNERS}
+    for service, owner in first.items():
+        said = ended(owner)
+        (aside,) = damaged(home, service)
+        assert f"{service}: {home.store(service)} cannot be used: file is not a database. It was set" in said
+        assert aside.read_bytes() == b"damaged" * 1000
+    assert {report["service"] for report in reports(broker)} == set(OWNERS)
+    again = {service: start(service) for service in OWNERS}
+    for service, owner in again.items():
+        assert f"was found damaged, and lies as {damaged(home, service)[0]}" in ended(owner)
+        assert not home.store(service).exists()
+
+    (kept,) = damaged(home, "approvals")  # a person decides to begin with an empty one
+    kept.rename(home.path.parent / kept.name)
+    gate = start()
+    keeps(broker, "new")
+    stop(gate)

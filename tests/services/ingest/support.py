@@ -155,11 +155,11 @@ class Play:
         self.fact(m.AgentStarted(process=1, resume=resume))
         self.connect(name)
 
-    def connect(self, name: str = "one", process: int = 1) -> None:
+    def connect(self, name: str = "one", process: int = 1, *, written: int = 0) -> None:
         """A bridge connects: it says hello, and sends what it is asked for."""
         self.number += 1
         self.act(self.core.connected(name, self.number, self.now, bridge=True, seen=set()))
-        hello = bw.BridgeHello(process=process, written=0, agent_pid=1, size=len(self.journal))
+        hello = bw.BridgeHello(process=process, written=written, agent_pid=1, size=len(self.journal))
         self.act(self.core.hello(self.number, hello, self.now))
         offset = next((d.offset for d in reversed(self.done) if isinstance(d, SendHello)), len(self.journal))
         if len(self.journal) > offset:

@@ -196,6 +196,17 @@ def _exit(play: Play, process: int = 1, code: int = 137) -> Any:
     return bw.Exit(process=process, code=code, size=len(play.journal))
 
 
+def test_an_ingest_put_back_from_a_backup_numbers_its_lines_after_what_was_written(play: Play) -> None:
+    """A bridge drops numbers that it has had: an answer under one of them would never reach the agent."""
+    play.open()
+    play.detach()
+    play.connect(written=play.record.line + 7)
+    last = play.record.line
+    play.say(can_use("r1"))
+    play.fact(answer(play))
+    assert max(play.session.lines) == last + 1
+
+
 def test_four_deaths_in_a_minute_are_a_failure(play: Play) -> None:
     play.open()
     for process in range(1, 5):

@@ -73,7 +73,9 @@ def test_a_newer_database_is_refused(path: Path) -> None:
 def test_what_is_no_database_is_refused(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"no database" * 500)
-    with pytest.raises(StoreError, match=r"ledger\.sqlite cannot be used.*Move it away"):
+    with pytest.raises(
+        StoreError, match=r"ledger\.sqlite cannot be used: file is not a database. It was set aside"
+    ):
         open_store(path, [FIRST], durable=True)
 
 
