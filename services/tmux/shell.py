@@ -25,7 +25,6 @@ from bus.errors import RefusedError
 from services._process.admission import WATCHDOG, admission
 from services._process.context import Context
 from services._process.errors import HomeError
-from services._process.siblings import Lookout
 from services._process.station import Effects, Station
 from services._process.store import open_store
 from services.tmux import screen
@@ -92,7 +91,6 @@ class Controller(Station):
         self._wake = trio.Event()
         self._ingest_online = True  # until its status says otherwise
         self._watchdog_online = False  # until it says so: nobody waits for one that is not there
-        self._lookout = Lookout(context.home, WATCHDOG)
         self._status: dict[str, str] = {}  # session → status, for the hints
         self._hints: dict[str, str] = {}  # pane → hint shown
         self._problem = ""
@@ -126,7 +124,6 @@ class Controller(Station):
     def _on_status(self, message: Received, _now: datetime) -> Effects:
         if message.values["self"] == WATCHDOG:
             self._watchdog_online = message.payload == b"online"
-            self._lookout.says(message.payload, trio.current_time())
         if message.values["self"] != OWNER:
             return ()
         online = decode_text(message.payload) != "offline"
@@ -183,9 +180,6 @@ class Controller(Station):
                 while self._types:
                     nursery.start_soon(self._type, self._types.pop(0))
                 await self._look()
-                ended = self._lookout.check(trio.current_time())
-                if ended is not None:
-                    self.context.log.warning("hung service ended", name=WATCHDOG, pid=ended)
                 with trio.move_on_after(LOOK_BUSY_S if self.core.busy else LOOK_EVERY_S):
                     await self._wake.wait()
                 self._wake = trio.Event()

@@ -7,15 +7,15 @@ Writes
     ``health`` (on change, and every 10 s), ``info``, ``breaker``, ``sessions/<s>/resources`` (snapshots);
     ``watchdog/events``; answers ``internal/watchdog/admit``; asks ingest to hibernate and to evict.
 Does
-    Ends hung services, which supervisord starts again; ends what an evicted agent left behind.
+    Has supervisord restart hung services; ends what an evicted agent left behind.
 Keeps
     Nothing: all that it knows it hears or sees again within ten seconds. Only which sessions sleep because of
     it is forgotten: they sleep on, and wake like any other.
 If it dies
     Nobody waits for it: what it would admit is admitted after 5 s. ``health`` stands as it was said last: its
     ``at`` grows old, and so do the watchdog's own heartbeats. The next one begins with the retained
-    heartbeats, each as old as it says. If its loop stands still, the kernel's timer ends it.
+    heartbeats, each as old as it says. If its loop stands still, supervisord has no answer and restarts it.
 
-Read `pulse` first (when a service counts as online, offline or stale), then `repairs`, `breaker`, `fleet`,
-`core`; `memory`, `processes` and `shell` touch the world.
+Read `pulse` first (when a service counts as online, offline or stale), then `programs`, `repairs`, `breaker`,
+`fleet`, `core`; `memory`, `processes`, `supervisor` and `shell` touch the world.
 """

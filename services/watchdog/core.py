@@ -8,8 +8,9 @@ so does everything that is said. ``health`` is said when it has changed in more 
 | status | when |
 |---|---|
 | critical | a service that must be there is offline or stale; the disk is nearly full |
-| degraded | one is still awaited after our own start; another service is stale; a loop lags; the disk |
-|          | runs low; memory has reached `MEMORY_HIGH` of its budget; the breaker is not closed |
+| degraded | one is still awaited after our own start; another service is stale; a loop lags; |
+|          | supervisord is silent; the disk runs low; memory has reached `MEMORY_HIGH` of its |
+|          | budget; the breaker is not closed |
 | healthy | else |
 
 Silence of `STALE_S` is told once (``service_stale``), whatever the service's last word: a service that its
@@ -32,10 +33,12 @@ from bus import topics as t
 from bus.effects import Effect, Publish
 from services.watchdog.breaker import Breaker, Measured, State
 from services.watchdog.fleet import Fleet, Limits, Usage
+from services.watchdog.programs import Program, Said, cause
 from services.watchdog.pulse import STALE_S, Pulse, Verdict
 from services.watchdog.repairs import Repairs
 
 CONTRACT = 1
+LISTENER = "supervision"  # between supervisord and us
 SAY_EVERY_S = 10.0
 LATE_TICK_S = 5.0  # a tick so late means that our own loop stood still, and what has come is not yet read
 LAG_HIGH_MS = 1000.0
@@ -57,6 +60,7 @@ class Node:
     started_at: datetime
     started_mono: float
     limits: Limits = field(default_factory=Limits)
+    supervised: bool = False  # by supervisord, which then speaks with us
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class Watchdog:
         self._node = node
         self._pulses = {name: Pulse(node.started_mono) for name in node.services}
         self._sessions: dict[str, int] = {}
+        self._programs: dict[str, Program] = {}
+        self._programs_mono = node.started_mono  # when supervisord spoke of them last
         self._breaker = Breaker(node.memory_budget_bytes, node.started_at)
         self.fleet = Fleet(node.limits)
         self.repairs = Repairs()
@@ -115,7 +121,6 @@ class Watchdog:
             return
         if not retained:
             pulse.beats(health, mono, age_s=None)
-            self._told += self.repairs.beats(service, health.pid, mono, now)
         elif health.at.tzinfo is not None:
             pulse.beats(health, mono, age_s=(now - health.at).total_seconds())
 
@@ -128,6 +133,16 @@ class Watchdog:
             self.fleet.gone(name)
         else:
             self._told += [Publish(t.WATCHDOG_EVENTS, event) for event in self.fleet.heard(state, now)]
+
+    def supervisor(self, said: Said, mono: float, now: datetime) -> None:
+        """A word of supervisord's."""
+        if said.processes:
+            self._programs = {program.name: program for program in said.processes}
+            self._programs_mono = mono
+        if said.died is not None:
+            self._told += self.repairs.died(said.died, mono, now)
+        if said.restarted is not None and said.problem is None:
+            self._told += self.repairs.restarted(said.restarted, said.reason, mono, now)
 
     def admit(self, now: datetime) -> None:
         """May an agent be started? Raises `RefusedError` (``breaker_open``)."""
@@ -146,6 +161,8 @@ class Watchdog:
         if not world.listening or mono - self._last_tick > LATE_TICK_S:
             for pulse in self._pulses.values():
                 pulse.not_listening(self._last_tick, mono)
+        if mono - self._last_tick > LATE_TICK_S:
+            self._programs_mono = max(self._programs_mono, mono - LATE_TICK_S)
         self._last_tick = mono
         effects, self._told = self._told, []
         effects += self._missed(mono, now)
@@ -201,7 +218,18 @@ class Watchdog:
             for name, pulse in self._pulses.items():
                 if pulse.silence(mono) >= STALE_S and pulse.health is not None:
                     found[name] = pulse.health.pid, f"no heartbeat for {pulse.silence(mono):.0f} s: it hung"
+        listener = self._programs.get(LISTENER)
+        if listener is not None and self._unsupervised(mono):
+            quiet = mono - self._programs_mono
+            found[LISTENER] = (
+                listener.pid,
+                f"it has passed on no word of supervisord's for {quiet:.0f} s: it hung",
+            )
         return found
+
+    def _unsupervised(self, mono: float) -> bool:
+        """supervisord is silent: nothing that hangs is restarted."""
+        return self._node.supervised and mono - self._programs_mono >= STALE_S
 
     def _memory(self, world: World, mono: float, now: datetime) -> list[Effect]:
         if world.used is not None:
@@ -266,7 +294,10 @@ class Watchdog:
         degraded: list[str] = []
         for name, verdict in sorted(verdicts.items()):
             pulse = self._pulses[name]
-            if name in self._node.services and verdict is not Verdict.ONLINE:
+            why = cause(self._programs.get(name))
+            if name in self._node.services and verdict is not Verdict.ONLINE and why is not None:
+                critical.append(f"{name} is {verdict}: {why}")
+            elif name in self._node.services and verdict is not Verdict.ONLINE:
                 awaited = not pulse.heard and not pulse.missed
                 (degraded if awaited else critical).append(
                     f"{name} has not been heard of yet" if awaited else f"{name} is {verdict}"
@@ -275,6 +306,8 @@ class Watchdog:
                 degraded.append(f"{name} is stale")
             elif verdict is Verdict.ONLINE and pulse.health and pulse.health.loop_lag_ms > LAG_HIGH_MS:
                 degraded.append(f"{name} is slow: its event loop lags")
+        if self._unsupervised(mono):
+            degraded.append("supervisord does not answer: what hangs is not restarted")
         if world.disk_free_bytes < DISK_NEARLY_FULL:
             critical.append("the disk of the home is nearly full")
         elif self._disk_low:

@@ -1,10 +1,10 @@
 """When a service is started again, and when it is left alone. Pure.
 
 A service that has been silent for so long (`pulse`) hangs, or is cut off for good; whether its last word was
-"offline" says nothing, for the broker gives a hung client up as well. It is ended, if its process is there at
-all, and supervisord starts it anew. That is done `RESTARTS` times within `RESTARTS_S` at most; one that hangs
-again and again needs a person, who is told once (``crash_loop``). The same is told of one that supervisord
-starts again and again: `STARTS` different processes within `STARTS_S`.
+"offline" says nothing, for the broker gives a hung client up as well. supervisord is asked to restart it, if
+that process is there at all. That is done `RESTARTS` times within `RESTARTS_S` at most; one that hangs again
+and again needs a person, who is told once (``crash_loop``). The same is told of one whose processes die again
+and again: `DEATHS` within `DEATHS_S`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from bus.effects import Do, Effect, Publish
 RESTARTS = 3
 RESTARTS_S = 600.0
 SETTLES_S = 30.0  # it has to come up, and its first heartbeat to come
-STARTS = 4
-STARTS_S = 60.0
+DEATHS = 4
+DEATHS_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Restart(Do):
-    """End this process of a service, if it is that."""
+    """Have this process of a service stopped, if it is that, and another one started."""
 
     service: str
     pid: int
@@ -35,9 +35,9 @@ class Restart(Do):
 
 @dataclass(slots=True)
 class _Patient:
-    pid: int = 0
-    starts: list[float] = field(default_factory=list)  # monotonic
+    deaths: list[float] = field(default_factory=list)  # monotonic
     tried: float | None = None
+    why: str = ""  # it was tried
     restarts: list[float] = field(default_factory=list)
     told: bool = False
 
@@ -48,24 +48,18 @@ class Repairs:
     def __init__(self) -> None:
         self._patients: dict[str, _Patient] = {}
 
-    def beats(self, service: str, pid: int, mono: float, now: datetime) -> list[Effect]:
-        """A heartbeat that came now. Returns what is to be told."""
+    def died(self, service: str, mono: float, now: datetime) -> list[Effect]:
+        """A process of it ended by itself. Returns what is to be told."""
         patient = self._patients.setdefault(service, _Patient())
-        if pid == patient.pid:
+        patient.deaths = [at for at in patient.deaths if mono - at < DEATHS_S] + [mono]
+        if len(patient.deaths) < DEATHS:
             return []
-        first, patient.pid = patient.pid == 0, pid
-        if first:
-            return []
-        patient.starts = [at for at in patient.starts if mono - at < STARTS_S] + [mono]
-        if len(patient.starts) != STARTS:
-            return []
-        reason = (
-            f"{service} was started {STARTS} times within {STARTS_S:.0f} s: see `pointsman logs {service}`"
-        )
+        patient.deaths = []
+        reason = f"{service} died {DEATHS} times within {DEATHS_S:.0f} s: see `pointsman logs {service}`"
         return [_event(now, "crash_loop", service, reason)]
 
     def silent(self, services: Mapping[str, tuple[int, str]], mono: float, now: datetime) -> list[Effect]:
-        """``services``: name → (pid, why) of those that are silent now. What was ended is told by `ended`."""
+        """``services``: name → (pid, why) of those silent now. What came of it is told by `restarted`."""
         effects: list[Effect] = []
         for service, (pid, why) in services.items():
             patient = self._patients.setdefault(service, _Patient())
@@ -73,7 +67,7 @@ class Repairs:
             if patient.tried is not None and mono - patient.tried < SETTLES_S:
                 continue
             if len(patient.restarts) < RESTARTS:
-                patient.tried, patient.told = mono, False
+                patient.tried, patient.why, patient.told = mono, why, False
                 effects.append(Restart(service, pid, why))
             elif not patient.told:
                 patient.told = True
@@ -82,10 +76,11 @@ class Repairs:
                 effects.append(_event(now, "crash_loop", service, reason))
         return effects
 
-    def ended(self, effect: Restart, mono: float, now: datetime) -> list[Effect]:
-        """The process was there, and was ended."""
-        self._patients.setdefault(effect.service, _Patient()).restarts.append(mono)
-        return [_event(now, "service_restarted", effect.service, effect.reason)]
+    def restarted(self, service: str, why: str | None, mono: float, now: datetime) -> list[Effect]:
+        """It was stopped, and is being started. ``why``: it was not we who asked for it."""
+        patient = self._patients.setdefault(service, _Patient())
+        patient.restarts.append(mono)
+        return [_event(now, "service_restarted", service, why or patient.why)]
 
 
 def _event(now: datetime, action: str, service: str, reason: str) -> Effect:

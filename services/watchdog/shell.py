@@ -22,19 +22,20 @@ from bus.durable import Mailbox
 from bus.effects import Do, Effect, Publish, ReplyTo
 from services import SERVICES, version
 from services._process.context import Context
-from services._process.siblings import kill_service
+from services._process.parent import supervised
 from services._process.station import Station
 from services.watchdog.breaker import State
-from services.watchdog.core import Node, Used, Watchdog, World, told
+from services.watchdog.core import LISTENER, Node, Used, Watchdog, World, told
 from services.watchdog.fleet import Limits, Sweep
 from services.watchdog.memory import Sampler, memory_limit
-from services.watchdog.processes import alive_for, kill_all
+from services.watchdog.processes import kill_all, kill_listener
+from services.watchdog.programs import Said
 from services.watchdog.pulse import Verdict
 from services.watchdog.repairs import Restart
+from services.watchdog.supervisor import Supervisor
 
 TICK_S = 1.0
 SAMPLE_TICKS = 2  # memory is measured every other tick
-HANG_S = 25.0
 EVICTIONS = {"evicted": "hibernated", "agent_ended": "ended"}  # event → metric
 
 
@@ -59,8 +60,10 @@ class Shell:
                 started_at=context.now(),
                 started_mono=trio.current_time(),
                 limits=Limits(config.watchdog.idle_s, config.watchdog.max_sessions),
+                supervised=supervised(),
             )
         )
+        self.supervisor = Supervisor(self._supervisor_said, context.log) if supervised() else None
         self.sampler = sampler or Sampler(context.home.sessions)
         self._ticks = 0
         connection = sqlite3.connect(":memory:", isolation_level=None)  # nothing of ours must outlive us
@@ -81,9 +84,9 @@ class Shell:
         for how in EVICTIONS.values():
             self._evictions.labels(how)
         self._restarts = Counter(
-            "pointsman_service_restarts", "Hung services that were ended", ["name"], registry=context.registry
+            "pointsman_service_restarts", "Hung services restarted", ["name"], registry=context.registry
         )
-        for name in SERVICES:
+        for name in (*SERVICES, LISTENER):
             self._restarts.labels(name)
         self._orphans = Counter(
             "pointsman_orphans_removed", "Things of ours without a session", registry=context.registry
@@ -104,6 +107,8 @@ class Shell:
         station.on_command(t.ORPHAN_REMOVED, m.OrphanRemoved, self._orphan)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
+            if self.supervisor is not None:
+                nursery.start_soon(self.supervisor.run)
             await station.run()
 
     async def _watch(self) -> None:
@@ -117,7 +122,6 @@ class Shell:
             self._tick()
 
     def _tick(self) -> None:
-        alive_for(HANG_S)  # a watchdog whose loop stands still is ended by the kernel, and started again
         self._disk_free = self._measure_disk()
         self.mono = trio.current_time()
         world = World(
@@ -146,16 +150,26 @@ class Shell:
     def _do(self, effect: Do) -> None:
         log = self._context.log
         if isinstance(effect, Restart):
-            problem = kill_service(effect.service, effect.pid)
-            if problem is None:
-                log.warning("hung service ended", name=effect.service, pid=effect.pid, reason=effect.reason)
-                self._restarts.labels(effect.service if effect.service in SERVICES else "other").inc()
-                self.station.act(self.watchdog.repairs.ended(effect, self.mono, self._context.now()))
+            if self.supervisor is None:
+                log.info("hung service left: no supervisord would start it again", name=effect.service)
+            elif effect.service == LISTENER:
+                self._supervisor_said(Said(restarted=LISTENER, problem=kill_listener(effect.pid)))
             else:
-                log.info("silent service not ended", name=effect.service, pid=effect.pid, reason=problem)
+                self.supervisor.restart(effect.service, effect.pid)
         elif isinstance(effect, Sweep):
             ended = kill_all(effect.members)
             log.info("swept after an agent", session=effect.session, ended=ended)
+
+    def _supervisor_said(self, said: Said) -> None:
+        if said.restarted is not None:
+            if said.problem is None:
+                self._context.log.warning("hung service restarted", name=said.restarted)
+                self._restarts.labels(said.restarted).inc()
+            else:
+                self._context.log.info(
+                    "silent service not restarted", name=said.restarted, reason=said.problem
+                )
+        self.watchdog.supervisor(said, trio.current_time(), self._context.now())
 
     def _measure_disk(self) -> int:
         return shutil.disk_usage(self._context.home.path).free

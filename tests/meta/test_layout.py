@@ -17,7 +17,7 @@ from services import SERVICES
 from services._process.config import MAX_METRICS_PORTS
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = {"bridge", "cli", "demo"}  # packages in services/ that supervisord does not start
+PROGRAMS = {"bridge", "cli", "demo", "supervision"}  # packages in services/ that supervisord does not start
 IN_EVERY_SERVICE = {"__init__.py", "__main__.py", "core.py", "shell.py"}
 LONG = 400  # lines; a longer file says in its docstring why it is. Tests are lists: they may be long
 
@@ -90,6 +90,7 @@ def test_every_program_is_started_alike(service: str) -> None:
     agents_live_on = service == "tmux"
     assert (program.pop("killasgroup", "false") == "true") is not agents_live_on
     assert (program.pop("priority", None) == "10") is (service == "broker")
+    assert (program.pop("stdout_capture_maxbytes", None) is not None) is (service == "watchdog")
     like = dict(supervisord()["program:ledger"])
     assert program == {key: like[key] for key in like if key not in {"command", "killasgroup", "priority"}}
 
@@ -98,6 +99,15 @@ def test_all_but_the_broker_stop_at_once_and_before_it() -> None:
     group = supervisord()["group:services"]
     assert set(group["programs"].split(",")) == set(SERVICES) - {"broker"}
     assert int(group["priority"]) > int(supervisord()["program:broker"]["priority"])
+
+
+def test_the_way_to_supervisord_stops_first_and_cannot_be_left_dead() -> None:
+    """Its output is a protocol: it goes nowhere else."""
+    listener = supervisord()["eventlistener:supervision"]
+    assert listener["command"] == "%(here)s/.venv/bin/python -m services.supervision"
+    assert listener["result_handler"] == "services.supervision.handler:handle"
+    assert (listener["autorestart"], listener["stdout_logfile"]) == ("true", "NONE")
+    assert int(listener["priority"]) > int(supervisord()["group:services"]["priority"])
 
 
 def test_two_stacks_share_one_supervisord_conf_that_needs_no_environment() -> None:

@@ -12,6 +12,7 @@ from bus.effects import Effect, Publish
 from bus.topics import Topic
 from services.watchdog.core import Node, Used, Watchdog, World
 from services.watchdog.fleet import Limits, Usage
+from services.watchdog.programs import Said
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SERVICES = ("broker", "ingest", "tmux", "approvals", "ledger", "watchdog")
@@ -37,7 +38,13 @@ def heartbeat(service: str, at: datetime, **more: Any) -> m.ServiceHealth:
 class Stand:
     """The watchdog and the services around it. ``said`` are all effects so far."""
 
-    def __init__(self, services: tuple[str, ...] = SERVICES, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        services: tuple[str, ...] = SERVICES,
+        limits: Limits | None = None,
+        *,
+        supervised: bool = False,
+    ) -> None:
         self.services = services
         self.now = START
         self.mono = 1000.0
@@ -53,6 +60,7 @@ class Stand:
                 started_at=START,
                 started_mono=self.mono,
                 limits=limits or Limits(),
+                supervised=supervised,
             )
         )
         self.sessions: dict[str, m.SessionState] = {}
@@ -66,6 +74,10 @@ class Stand:
 
     def say(self, service: str, word: str, *, retained: bool = False) -> None:
         self.dog.status(service, word, self.mono, retained=retained)
+
+    def supervisor(self, **said: Any) -> None:
+        """A word of supervisord's."""
+        self.dog.supervisor(Said(**said), self.mono, self.now)
 
     def later(self, seconds: float, *, beating: tuple[str, ...] = ()) -> list[Effect]:
         """Time passes, with a tick each second; ``beating`` services beat every 10 s."""

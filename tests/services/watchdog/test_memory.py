@@ -15,8 +15,6 @@ import psutil
 import pytest
 from ulid import ULID
 
-from services._process import siblings
-from services._process.home import Home
 from services.watchdog import processes
 from services.watchdog.memory import Sampler, memory_limit
 
@@ -181,50 +179,23 @@ def test_only_the_process_that_was_seen_is_ended(yard: Yard) -> None:
     assert other.poll() is None
 
 
-def test_only_a_sibling_that_is_the_service_is_ended(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    child = yard.ready("services.ledger")
-    monkeypatch.setattr(siblings, "supervised", lambda: True)
-    assert "no child of our supervisord" in (siblings.kill_service("ledger", child.pid) or "")
+def test_only_a_listener_that_is_our_sibling_is_ended(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    child, other = yard.ready("services.supervision"), yard.ready("services.ledger")
+    assert "is not our supervisord's" in (processes.kill_listener(child.pid) or "")
     monkeypatch.setattr(os, "getppid", os.getpid)  # as if we were its sibling
-    assert "is not broker" in (siblings.kill_service("broker", child.pid) or "")
+    assert "is not our supervisord's" in (processes.kill_listener(other.pid) or "")
     assert child.poll() is None
-    assert siblings.kill_service("ledger", child.pid) is None
+    assert processes.kill_listener(child.pid) is None
     assert child.wait(30) == -signal.SIGKILL
-    assert "no process" in (siblings.kill_service("ledger", child.pid) or "")
+    assert processes.kill_listener(child.pid) is not None
+    assert other.poll() is None
 
 
-def test_without_supervisord_nobody_is_ended(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    child = yard.ready("services.ledger")
-    monkeypatch.delenv("SUPERVISOR_ENABLED", raising=False)
-    assert "nobody would start it again" in (siblings.kill_service("ledger", child.pid) or "")
-    assert child.poll() is None
-
-
-def test_a_watchdog_that_the_broker_gave_up_and_that_is_still_there_is_ended(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_nothing_is_ended_while_supervisord_itself_is_stopped(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child = yard.ready("services.watchdog")
-    monkeypatch.setenv("SUPERVISOR_ENABLED", "1")
-    monkeypatch.setattr(os, "getppid", os.getpid)  # as if we were its sibling
-    home = Home(tmp_path / "home")
-    lookout = siblings.Lookout(home, "watchdog")
-    lookout.says(b"offline", 100.0)
-    assert lookout.check(1000.0) is None, "nobody holds its lock"
-    (home.run / "watchdog.lock").write_text(f"{child.pid}\n")
-    lookout.says(b"online", 1001.0)
-    assert lookout.check(2000.0) is None
-    lookout.says(b"offline", 2000.0)
-    lookout.says(b"offline", 2005.0)
-    assert lookout.check(2009.0) is None, "it may come back"
-    assert lookout.check(2010.0) == child.pid
-    assert child.wait(30) == -signal.SIGKILL
-
-
-@pytest.mark.parametrize(("environ", "code"), [({"SUPERVISOR_ENABLED": "1"}, -signal.SIGALRM), ({}, 7)])
-def test_a_loop_that_stands_still_is_ended(environ: dict[str, str], code: int) -> None:
-    """Where it is started again."""
-    hangs = "import sys, time; from services.watchdog.processes import alive_for; alive_for(0.05); "
-    done = subprocess.run(
-        [sys.executable, "-c", hangs + "time.sleep(1.0); sys.exit(7)"], env=environ, check=False, timeout=60
-    )
-    assert done.returncode == code
+    stopped = yard.ready()
+    os.kill(stopped.pid, signal.SIGSTOP)
+    os.waitpid(stopped.pid, os.WUNTRACED)
+    monkeypatch.setattr(os, "getppid", lambda: stopped.pid)
+    assert "stopped" in (processes.kill_listener(yard.ready("services.supervision").pid) or "")

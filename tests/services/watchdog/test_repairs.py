@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from services.watchdog.repairs import RESTARTS, RESTARTS_S, Restart
+import msgspec
+import pytest
+
+from services.watchdog.programs import Program, Said
+from services.watchdog.repairs import DEATHS, RESTARTS, RESTARTS_S, Restart
 from tests.services.watchdog.support import SERVICES, Stand
 
 OTHERS = tuple(name for name in SERVICES if name != "ledger")
@@ -13,15 +17,15 @@ def restarts(stand: Stand) -> list[Restart]:
 
 
 def hangs_on(stand: Stand, seconds: int) -> None:
-    """Time passes; each process that is to be ended is ended, and its successor hangs as well."""
+    """Time passes; each process that is to be restarted is, and its successor hangs as well."""
     for _ in range(seconds):
         said = stand.later(1)
         stand.beat(*OTHERS)
         for effect in [e for e in said if isinstance(e, Restart)]:
-            stand.said += stand.dog.repairs.ended(effect, stand.mono, stand.now)
+            stand.supervisor(restarted=effect.service)
 
 
-def test_a_hung_service_is_ended_once_it_is_noticed() -> None:
+def test_a_hung_service_is_restarted_once_it_is_noticed() -> None:
     stand = Stand()
     stand.beat(pid=41)
     stand.later(24, beating=OTHERS)
@@ -56,7 +60,7 @@ def test_nobody_is_ended_for_our_own_deafness() -> None:
     assert restarts(stand) == []
 
 
-def test_a_hung_service_that_the_broker_gave_up_says_offline_and_is_ended_all_the_same() -> None:
+def test_a_hung_service_that_the_broker_gave_up_says_offline_and_is_restarted_all_the_same() -> None:
     stand = Stand()
     stand.beat(pid=41)
     stand.later(20, beating=OTHERS)
@@ -74,10 +78,81 @@ def test_a_service_whose_process_is_gone_is_supervisord_s() -> None:
     assert [action for action, _ in stand.events()] == ["service_stale"]
 
 
-def test_a_service_that_is_started_again_and_again() -> None:
+def test_what_supervisord_could_not_restart_counts_as_nothing() -> None:
     stand = Stand()
-    for pid in range(50, 57):
-        stand.beat("ledger", pid=pid)
-        stand.later(5, beating=OTHERS)
+    stand.beat(pid=41)
+    stand.later(26, beating=OTHERS)
+    stand.supervisor(restarted="ledger", problem="process 41 is not ledger")
+    stand.later(round(RESTARTS_S), beating=OTHERS)
+    assert [action for action, _ in stand.events()] == ["service_stale"]
+
+
+def test_the_watchdog_tells_that_it_was_itself_restarted() -> None:
+    stand = Stand()
+    stand.supervisor(restarted="watchdog", reason="it did not answer")
+    stand.later(1)
+    assert stand.events() == [("service_restarted", "watchdog")]
+
+
+def test_a_service_that_dies_again_and_again() -> None:
+    stand = Stand()
+    stand.beat()
+    for _ in range(DEATHS):
+        assert stand.events() == []
+        stand.supervisor(died="ledger")
+        stand.later(5, beating=SERVICES)
     assert stand.events() == [("crash_loop", "ledger")]
+    for _ in range(DEATHS):
+        stand.supervisor(died="ledger")
+        stand.later(50, beating=SERVICES)
+    assert stand.events() == [("crash_loop", "ledger")], "four in a day are no loop"
     assert restarts(stand) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "why"),
+    [
+        ("EXITED", 2, "a mistake in the configuration; it is not started again"),
+        ("EXITED", 3, "it runs already for this home; it is not started again"),
+        ("EXITED", 70, None),
+        ("BACKOFF", 0, "it ends as soon as it is started"),
+        ("FATAL", 0, "gave it up"),
+        ("STARTING", 0, None),
+        ("RUNNING", 0, None),
+    ],
+)
+def test_health_says_why_a_service_is_not_there(state: str, code: int, why: str | None) -> None:
+    stand = Stand()
+    stand.beat()
+    stand.say("ledger", "offline")
+    stand.supervisor(processes=(Program("ledger", state, 0, code), Program("watchdog", "RUNNING", 7, 0)))
+    stand.later(15, beating=OTHERS)
+    (reason,) = stand.health().reasons
+    assert reason.startswith("ledger is offline")
+    assert (why is None) == (reason == "ledger is offline")
+    assert why is None or (why in reason and "pointsman logs ledger" in reason)
+
+
+def test_a_silent_supervisord_degrades_and_the_listener_is_restarted() -> None:
+    stand = Stand(supervised=True)
+    everybody = (Program("supervision", "RUNNING", 66, 0),)
+    for _ in range(10):
+        stand.supervisor(processes=everybody)
+        stand.later(5, beating=SERVICES)
+    assert (stand.health().status, restarts(stand)) == ("healthy", [])
+    stand.later(30, beating=SERVICES)
+    assert stand.health().reasons == ["supervisord does not answer: what hangs is not restarted"]
+    assert [(effect.service, effect.pid) for effect in restarts(stand)] == [("supervision", 66)]
+    stand.supervisor(processes=everybody)
+    stand.later(1, beating=SERVICES)
+    assert stand.health().status == "healthy"
+
+
+def test_without_supervisord_nobody_waits_for_its_word() -> None:
+    stand = Stand()
+    stand.later(100, beating=SERVICES)
+    assert stand.health().status == "healthy"
+
+
+def test_a_word_of_supervisord_may_hold_fields_that_are_new() -> None:
+    assert msgspec.json.decode(b'{"died": "ledger", "later": 1}', type=Said) == Said(died="ledger")

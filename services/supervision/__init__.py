@@ -1,0 +1,27 @@
+"""supervision: lets the watchdog speak with supervisord. No service: no home, no bus, no configuration.
+
+supervisord's own interface (start, stop, states) is usually reached by a socket, whose place two stacks of
+one supervisord.conf could not share. It has another way in that needs no place: an event listener, whose
+*result handler* is a function of ours that supervisord loads and calls (its manual: "Events").
+
+    watchdog ──stdout──▶ supervisord ──event──▶ listener (`__main__`) ──"OK"──▶ supervisord: `handler`
+        ▲                                                                          │ stopProcess, startProcess
+        └───────────────stdin (sendProcessStdin)───────────────────────────────────┘
+
+What the watchdog writes between two marks on its standard output becomes an event (PROCESS_COMMUNICATION).
+The listener takes each event and says "OK", and thereby sets off the handler, which acts by the very
+interface that supervisorctl uses. The listener is a process of its own, because events pile up in supervisord
+while nobody takes them: it can neither be misconfigured nor be busy.
+
+The words are JSON objects. From the watchdog: ``{}`` ("I live", to each ``processes``) and ``{"restart",
+"pid"}``. To the watchdog, each ended by a newline:
+
+| fields | when |
+|---|---|
+| ``processes``: ``[{name, statename, pid, exitstatus}]`` | every 5 s; to be answered |
+| ``died``: name | a process ended that nobody had stopped, and is started again |
+| ``restarted``: name, ``problem`` | what came of a ``restart`` |
+| ``restarted``: name, ``reason`` | it was the watchdog itself that hung, as its successor is told |
+
+A watchdog that leaves five ``processes`` unanswered hangs, and is restarted in the same way.
+"""

@@ -1,0 +1,41 @@
+"""What supervisord says of the programs that it runs, and what that means for people. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+STATES = {
+    "FATAL": "supervisord could not start it, and gave it up",
+    "BACKOFF": "it ends as soon as it is started, and is tried again after a pause",
+}
+EXITS = {
+    2: "a mistake in the configuration; it is not started again",
+    3: "it runs already for this home; it is not started again",
+}
+
+
+class Program(msgspec.Struct, frozen=True):
+    """In supervisord's words; ``exitstatus`` is that of its last process."""
+
+    name: str
+    statename: str
+    pid: int
+    exitstatus: int
+
+
+class Said(msgspec.Struct, frozen=True):
+    """One line of supervisord's; the shapes stand in `services/supervision`."""
+
+    processes: tuple[Program, ...] = ()
+    died: str | None = None
+    restarted: str | None = None
+    problem: str | None = None
+    reason: str | None = None
+
+
+def cause(program: Program | None) -> str | None:
+    """Why it does not run; None for one that runs, or may soon."""
+    if program is None:
+        return None
+    why = EXITS.get(program.exitstatus) if program.statename == "EXITED" else STATES.get(program.statename)
+    return why and f"{why}: see the terminal, or `pointsman logs {program.name}`"

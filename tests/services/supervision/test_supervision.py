@@ -1,0 +1,152 @@
+"""Our listener and handler in a real supervisord, with toys for the watchdog and a service."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.stack import ROOT, eventually
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+LEDGER = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(os.getpid(), file=open("ledger.pid", "a"), flush=True)
+time.sleep(600)
+"""
+# Answers as the watchdog does, writes down what it hears, and asks for what stands in the file `wish`.
+WATCHDOG = """
+import json, os, sys
+heard = open("heard", "a")
+def say(text):
+    os.write(1, b"<!--XSUPERVISOR:BEGIN-->" + text.encode() + b"<!--XSUPERVISOR:END-->")
+for line in sys.stdin:
+    print(json.dumps({"pid": os.getpid(), **json.loads(line)}), file=heard, flush=True)
+    if '"processes"' in line:
+        say("{}")
+        if os.path.exists("wish"):
+            wish = open("wish").read()
+            os.unlink("wish")
+            print("a word to the terminal", flush=True)
+            say(wish)
+"""
+
+
+class Stand:
+    """supervisord with the sections of our own file, but for the commands of the toys."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        ours = (ROOT / "supervisord.conf").read_text()
+        parts = [ours[ours.index("[supervisord]") : ours.index("[group:")]]
+        ledger, watchdog, listener = (ours.index(f"[{name}]") for name in SECTIONS)
+        parts += [ours[ledger:watchdog], ours[watchdog:listener], ours[listener:]]
+        for name, code in (("ledger", LEDGER), ("watchdog", WATCHDOG)):
+            (folder / f"{name}.py").write_text(code)
+            command = f"%(here)s/.venv/bin/python -m services.{name}"
+            parts = [part.replace(command, f"{sys.executable} {folder / name}.py") for part in parts]
+        text = "\n".join(parts).replace("directory=%(here)s", f"directory={folder}")
+        text = text.replace("%(here)s/.venv/bin/python", sys.executable).replace("%(here)s", str(folder))
+        (folder / "supervisord.conf").write_text(text)
+        with (folder / "out").open("ab") as out:
+            self.process = subprocess.Popen(
+                [str(ROOT / ".venv/bin/supervisord"), "-c", str(folder / "supervisord.conf")],
+                env={},
+                cwd=folder,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+
+    def pids(self) -> list[int]:
+        """Of the ledger's processes, the last one is its present one."""
+        path = self.folder / "ledger.pid"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    def heard(self) -> list[dict[str, Any]]:
+        path = self.folder / "heard"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def wish(self, text: str) -> None:
+        beside = self.folder / "wish.new"
+        beside.write_text(text)
+        beside.rename(self.folder / "wish")
+
+    def says(self, text: str) -> None:
+        out = self.folder / "out"
+        eventually(lambda: text in out.read_text(errors="replace"), f"supervisord says {text!r}", 60)
+
+    def hears(self, word: str, value: str) -> dict[str, Any]:
+        found = eventually(
+            lambda: [said for said in self.heard() if said.get(word) == value], f"{word} {value}", 90
+        )
+        return dict(found[-1])
+
+
+SECTIONS = ("program:ledger", "program:watchdog", "eventlistener:supervision")
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Stand]:
+    stand = Stand(tmp_path)
+    try:
+        yield stand
+    finally:
+        below = psutil.Process(stand.process.pid).children() if stand.process.poll() is None else []
+        stand.process.kill()
+        stand.process.wait()
+        for process in below:
+            if process.is_running():
+                process.kill()
+
+
+def test_services_and_the_watchdog_itself_are_restarted_by_supervisord(stand: Stand) -> None:
+    """Also one that does not heed SIGTERM; nonsense does no harm; with an empty environment."""
+    first = eventually(stand.pids, "the ledger runs", 60)[0]
+    everybody = eventually(stand.heard, "supervisord speaks", 60)[0]["processes"]
+    assert {info["name"]: info["statename"] for info in everybody} == {
+        "ledger": "RUNNING",
+        "watchdog": "RUNNING",
+        "supervision": "RUNNING",
+    }
+    assert first in [info["pid"] for info in everybody]
+
+    stand.wish("nonsense")
+    stand.says("supervision: JSONDecodeError")
+    stand.says("a word to the terminal")
+    stand.wish(json.dumps({"restart": "ledger", "pid": first + 1}))
+    assert "is not ledger" in stand.hears("restarted", "ledger")["problem"]
+    assert stand.pids() == [first]
+    stand.wish(json.dumps({"restart": "ledger", "pid": first}))
+    eventually(lambda: len(stand.pids()) == 2, "another ledger", 60)
+    assert stand.hears("restarted", "ledger")["problem"] is None
+    assert not psutil.pid_exists(first)
+    stand.says("stopped: ledger (terminated by SIGKILL)")
+
+    eventually(lambda: stand.heard()[-1].get("processes"), "supervisord speaks on", 60)
+    os.kill(stand.pids()[-1], signal.SIGKILL)
+    stand.hears("died", "ledger")
+    eventually(lambda: len(stand.pids()) == 3, "autorestart", 60)
+
+    hung = stand.heard()[-1]["pid"]
+    os.kill(hung, signal.SIGSTOP)
+    told = stand.hears("restarted", "watchdog")
+    assert told["reason"] == "it did not answer supervisord for 25 s: it hung"
+    assert told["pid"] != hung
+    assert not psutil.pid_exists(hung)
+    listener = [
+        p for p in psutil.Process(stand.process.pid).children() if "services.supervision" in p.cmdline()
+    ]
+    stand.process.send_signal(signal.SIGINT)
+    assert stand.process.wait(60) == 0
+    assert not listener[0].is_running()
