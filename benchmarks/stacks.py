@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import hashlib
 import json
@@ -21,12 +22,14 @@ from typing import IO, Any
 import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
+from supervisor.datatypes import dict_of_key_value_pairs
 
 from benchmarks.wire import new_token
 from bus import codec
 from bus import messages as m
 from bus import topics as t
 
+ROOT = Path(__file__).parents[1]
 START_S = 30.0
 
 
@@ -108,6 +111,15 @@ def bare(join_ms: float) -> Iterator[dict[str, Any]]:
             broker.wait()
 
 
+def as_configured(service: str) -> dict[str, str]:
+    """The environment that supervisord.conf gives this service."""
+    config = configparser.RawConfigParser()
+    config.read(ROOT / "supervisord.conf")
+    found: dict[str, str] = dict_of_key_value_pairs(config[f"program:{service}"]["environment"])
+    del found["PYTHONSAFEPATH"]  # the benchmark's own modules are found by the current directory
+    return found
+
+
 class Ours:
     """Broker, ingest and gate of this checkout, with sessions made by facts, as the tmux controller would."""
 
@@ -123,9 +135,11 @@ class Ours:
             "POINTSMAN_APPROVALS_TIMEOUT_S": "0",
         }
         self.programs = [
-            Program("services.broker", environment=self.environment),
-            Program("benchmarks.ingest", str(join_ms), environment=self.environment),
-            Program("services.approvals", environment=self.environment),
+            Program("services.broker", environment=self.environment | as_configured("broker")),
+            Program(
+                "benchmarks.ingest", str(join_ms), environment=self.environment | as_configured("ingest")
+            ),
+            Program("services.approvals", environment=self.environment | as_configured("approvals")),
         ]
         endpoints = until(lambda: self._endpoints(), "endpoints of ingest")
         self.broker_port: int = endpoints["bus"]["port"]

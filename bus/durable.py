@@ -69,12 +69,27 @@ class Seen:
     reply: bytes | None
 
 
+@dataclass(slots=True)
+class _Line:
+    """The facts for one owner, as far as known without asking the database."""
+
+    handed: int = 0  # highest n handed to the bus since the last resend
+    fresh: list[tuple[int, bytes]] | None = None  # posted since; None: ask, more may wait than these
+    last: str | None = None  # the newest of all that wait
+    waiting: int = 0
+
+
 class Mailbox:
-    """The three tables of one service. Every method runs in the caller's transaction, and none commits."""
+    """The three tables of one service. Every method runs in the caller's transaction, and none commits.
+
+    Whoever loses a transaction must not go on with this object: it remembers what it has written, because
+    each statement that need not be asked is some 50 µs of an approval's way.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
-        self._in_flight: dict[str, int] = {}  # owner → highest n handed to the bus since the last resend
+        self._lines: dict[str, _Line] = {}  # by owner
+        self._kept_last: dict[str, str] = {}  # producer → its fact that was dealt with last
 
     @staticmethod
     def create_tables(connection: sqlite3.Connection) -> None:
@@ -84,10 +99,19 @@ class Mailbox:
 
     def post(self, owner: str, fact: m.Fact) -> None:
         """Keep a fact until ``owner`` acknowledges it. Posting the same id again changes nothing."""
-        self._db.execute(
+        payload = msgspec.json.encode(fact)
+        done = self._db.execute(
             "INSERT OR IGNORE INTO outbox (id, owner, payload, posted_at) VALUES (?, ?, ?, ?)",
-            (fact.id, owner, msgspec.json.encode(fact), fact.at.isoformat()),
+            (fact.id, owner, payload, fact.at.isoformat()),
         )
+        line = self._lines.get(owner)
+        if line is None or line.fresh is None or not done.rowcount:
+            return
+        line.fresh.append((done.lastrowid or 0, _after(payload, line.last)))
+        line.last = fact.id
+        line.waiting += 1
+        if line.waiting > WINDOW:
+            line.fresh = None
 
     def owners(self) -> list[str]:
         return [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM outbox")]
@@ -96,20 +120,31 @@ class Mailbox:
         """Facts to hand to the bus now, oldest first: those not handed over yet, or, with ``again``, the
         oldest `WINDOW` of all that wait for an acknowledgement. Each names the one before it.
         """
-        handed = 0 if again else self._in_flight.get(owner, 0)
+        line = self._lines.setdefault(owner, _Line())
+        if line.fresh is not None and not again:
+            fresh, line.fresh = line.fresh, []
+            for n, payload in fresh:
+                line.handed = n
+                yield payload
+            return
+        if again:
+            line.handed = 0
         rows = self._db.execute(
             "SELECT n, id, payload FROM outbox WHERE owner = ? ORDER BY n LIMIT ?", (owner, WINDOW)
         ).fetchall()
-        before: str | None = None
+        line.last, line.waiting = None, len(rows)
+        line.fresh = [] if len(rows) < WINDOW else None
         for n, fact_id, payload in rows:
-            if n > handed:
-                self._in_flight[owner] = n
-                yield payload if before is None else payload[:-1] + b',"after":"' + before.encode() + b'"}'
-            before = fact_id
+            before, line.last = line.last, fact_id
+            if n > line.handed:
+                line.handed = n
+                yield _after(payload, before)
 
     def acknowledged(self, owner: str, ack: m.Ack, now: datetime) -> list[m.Refused]:
         """The owner has kept these. Returns those it refused and that were now set aside."""
-        self._db.executemany("DELETE FROM outbox WHERE owner = ? AND id = ?", [(owner, i) for i in ack.ids])
+        gone = self._db.executemany(
+            "DELETE FROM outbox WHERE owner = ? AND id = ?", [(owner, i) for i in ack.ids]
+        ).rowcount
         aside: list[m.Refused] = []
         for refused in ack.refused:
             moved = self._db.execute(
@@ -120,6 +155,11 @@ class Mailbox:
             self._db.execute("DELETE FROM outbox WHERE owner = ? AND id = ?", (owner, refused.id))
             if moved:
                 aside.append(refused)
+        line = self._lines.get(owner)
+        if line is not None:
+            line.waiting -= max(0, gone) + len(aside)
+            if line.last in ack.ids or any(refused.id == line.last for refused in aside):
+                line.last = None  # and so all before it: they are dealt with in order
         return aside
 
     def waits(self, owner: str, fact_id: str) -> bool:
@@ -140,6 +180,7 @@ class Mailbox:
 
     def keep(self, producer: str, fact_id: str, now: datetime) -> None:
         self._db.execute("INSERT OR IGNORE INTO inbox VALUES (?, ?, ?)", (fact_id, producer, now.isoformat()))
+        self._kept_last[producer] = fact_id
 
     def refuse(self, producer: str, refused: m.Refused, now: datetime) -> None:
         """Deal with a fact by refusing it, for good: it is answered the same whenever it comes again."""
@@ -159,7 +200,10 @@ class Mailbox:
     def in_order(self, producer: str, fact: m.Fact) -> bool:
         """Whether the fact before this one was dealt with (or there was none, or this one was already)."""
         return (
-            not isinstance(fact.after, str) or self.kept(producer, fact.after) or self.kept(producer, fact.id)
+            not isinstance(fact.after, str)
+            or fact.after == self._kept_last.get(producer)
+            or self.kept(producer, fact.after)
+            or self.kept(producer, fact.id)
         )
 
     def producers(self) -> list[str]:
@@ -208,3 +252,8 @@ class Mailbox:
                 (producer, producer, until),
             )
             self._db.execute("DELETE FROM inbox WHERE producer = ? AND kept_at < ?", (producer, until))
+
+
+def _after(payload: bytes, before: str | None) -> bytes:
+    """The fact, naming the one before it."""
+    return payload if before is None else payload[:-1] + b',"after":"' + before.encode() + b'"}'

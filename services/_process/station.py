@@ -27,7 +27,7 @@ from bus import codec
 from bus import messages as m
 from bus import topics as t
 from bus.api import Connected, Received
-from bus.durable import RESEND_S, Mailbox
+from bus.durable import RESEND_S, WINDOW, Mailbox
 from bus.effects import Do, Effect, Keep, Post, Publish, ReplyTo
 from bus.errors import PeerError, RefusedError
 from bus.topics import Kind, Topic
@@ -40,9 +40,11 @@ P = TypeVar("P", bound=m.Payload)
 Effects = Iterable[Effect]
 
 FORGET_EVERY_S = 3600.0  # command ids are kept for a day: an hourly sweep is plenty
-# Acknowledged facts leave the outbox with the next transaction, or after this: a transaction of their own for
-# each would double the commits, and if they are forgotten the fact is sent again and has no effect.
-SETTLE_S = 0.05
+# Acknowledged facts leave the outbox after this, or when there are so many: a transaction of its own for each
+# would double the commits, and one that somebody waits for should not carry them. If they are forgotten the
+# fact is sent again and has no effect.
+SETTLE_S = 1.0
+SETTLE_AT = WINDOW // 4
 # Facts that were kept are acknowledged together after this: nobody waits for it (a producer sends again after
 # 5 s only), and what somebody does wait for, an approval's way, has fewer messages before it.
 ACKNOWLEDGE_S = 0.01
@@ -80,7 +82,7 @@ class Station:
         self._messages: dict[Topic, Callable[[Received, datetime], Effects]] = {}
         self._on_connected: list[Callable[[datetime], Effects]] = []
         self._asked_again: dict[str, datetime] = {}  # producer → when
-        self._acked: list[tuple[str, m.Ack]] = []  # to be taken out of the outbox, see SETTLE_S
+        self._acked: dict[str, list[str]] = {}  # by owner: to be taken out of the outbox, see SETTLE_S
         self._settle_soon = trio.Event()
         self._to_acknowledge: dict[str, list[tuple[str, m.Refused | None]]] = {}  # by producer
         self._acknowledge_soon = trio.Event()
@@ -132,26 +134,19 @@ class Station:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """A transaction, which also takes along the acknowledgements that wait."""
         self._commits += 1
         with self._transact():
-            self._take_along()
             yield
 
     def settle(self) -> None:
         """Take acknowledged facts out of the outbox now."""
-        if self._acked:
-            owners = dict.fromkeys(owner for owner, _ in self._acked)
+        acked, self._acked = self._acked, {}
+        if acked:
             with self._transaction():
-                pass
-            for owner in owners:  # there may be room in the window again
+                for owner, ids in acked.items():
+                    self.mailbox.acknowledged(owner, m.Ack(ids=ids), self.context.now())
+            for owner in acked:  # there may be room in the window again
                 self._send_facts(owner, again=False)
-
-    def _take_along(self) -> None:
-        now = self.context.now()
-        acked, self._acked = self._acked, []
-        for owner, ack in acked:
-            self.mailbox.acknowledged(owner, ack, now)
 
     def _write(self, effects: Sequence[Effect]) -> None:
         now = self.context.now()
@@ -372,8 +367,10 @@ class Station:
             if self.mailbox.waits(owner, told.id):
                 effects += self.fact_refused(told)
         if not effects and not ack.refused:
-            self._acked.append((owner, ack))
+            self._acked.setdefault(owner, []).extend(ack.ids)
             self._settle_soon.set()
+            if len(self._acked[owner]) >= SETTLE_AT:
+                self.settle()
             return
         with self._transaction():  # what follows from the acknowledgement is kept with it, or neither is
             aside = self.mailbox.acknowledged(owner, ack, self.context.now())

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -78,7 +78,7 @@ def digest(previous: bytes, n: int, at: str, action: str, approval: str, data: s
     return hashlib.sha256(previous + msgspec.json.encode([n, at, action, approval, data])).digest()
 
 
-def link(head: tuple[int, bytes], at: str, action: str, approval: str, data: dict[str, Any]) -> Row:
+def link(head: tuple[int, bytes], at: str, action: str, approval: str, data: Mapping[str, Any]) -> Row:
     """The next row after ``head``."""
     n = head[0] + 1
     text = msgspec.json.encode(data, order="sorted").decode()

@@ -22,13 +22,14 @@ MIGRATION = "ALTER TABLE audit_head ADD COLUMN seal BLOB;"
 
 
 class Chain:
-    """Reads at any time; `append` and `seal_anew` within the caller's transaction."""
+    """Reads at any time; `append` and `seal_anew` within a transaction, which ends with `close`."""
 
     def __init__(self, connection: sqlite3.Connection, seal: Seal) -> None:
         self._db = connection
         self.seal = seal
         self.alarms: list[str] = []  # what was found wrong while appending
         self.written: tuple[int, bytes] | None = None  # the head as this process has last set it
+        self._end: tuple[int, bytes] | None = None  # of what was appended in this transaction
 
     def head(self) -> tuple[int, bytes]:
         """Number and hash of the last row, as kept beside the table."""
@@ -61,37 +62,45 @@ class Chain:
 
     def append(self, at: datetime, action: str, approval: str, data: Mapping[str, Any]) -> None:
         """The next row. Where the head does not fit, a row that says so comes first, for good."""
-        n, digest, seal = self._db.execute("SELECT n, hash, seal FROM audit_head").fetchone()
-        head, last = (n, digest), self._last()
-        reason = None
-        if last is not None and last[0] > head[0]:
-            reason, head = f"row {last[0]} stands after the head, row {head[0]}", last
-        elif (last[0] if last else 0) < head[0]:
-            reason = f"the head is row {head[0]}, and the last row is {last[0] if last else 0}"
-        elif self.written not in {None, head}:
-            reason = f"the head was set back to row {head[0]}: rows after it are missing"
-        elif not self.seal.fits(seal, n, digest):
-            reason = (
-                f"the head (row {head[0]}) was set by another than the gate: rows after it may be missing"
-            )
-        if reason is not None:
-            self.alarms.append(reason)
-            head = self._link(head, at, BROKEN, "", {"reason": reason})
-        self._link(head, at, action, approval, dict(data))
+        if self._end is None:
+            self._end = self._begin(at)
+        self._end = self._link(self._end, at, action, approval, data)
 
-    def _last(self) -> tuple[int, bytes] | None:
-        found = self._db.execute("SELECT n, hash FROM audit ORDER BY n DESC LIMIT 1").fetchone()
-        return (found[0], found[1]) if found else None
+    def close(self, *, kept: bool) -> None:
+        """The transaction ends: the head is set, once for all rows of it."""
+        end, self._end = self._end, None
+        if kept and end is not None:
+            self._set(*end)
+
+    def _begin(self, at: datetime) -> tuple[int, bytes]:
+        """Where the next row belongs."""
+        n, digest, seal, last_n, last_digest = self._db.execute(
+            "SELECT head.n, head.hash, seal, last.n, last.hash FROM audit_head AS head "
+            "LEFT JOIN audit AS last ON last.n = (SELECT max(n) FROM audit)"
+        ).fetchone()
+        head, last = (n, digest), last_n or 0
+        reason = None
+        if last > n:
+            reason, head = f"row {last} stands after the head, row {n}", (last, last_digest)
+        elif last < n:
+            reason = f"the head is row {n}, and the last row is {last}"
+        elif self.written not in {None, head}:
+            reason = f"the head was set back to row {n}: rows after it are missing"
+        elif not self.seal.fits(seal, n, digest):
+            reason = f"the head (row {n}) was set by another than the gate: rows after it may be missing"
+        if reason is None:
+            return head
+        self.alarms.append(reason)
+        return self._link(head, at, BROKEN, "", {"reason": reason})
 
     def _link(
-        self, head: tuple[int, bytes], at: datetime, action: str, approval: str, data: dict[str, Any]
+        self, head: tuple[int, bytes], at: datetime, action: str, approval: str, data: Mapping[str, Any]
     ) -> tuple[int, bytes]:
         row = audit.link(head, at.isoformat(), action, approval, data)
         self._db.execute(
             "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)",
             (row.n, row.at, row.action, row.approval, row.data, row.hash),
         )
-        self._set(row.n, row.hash)
         return row.n, row.hash
 
     def _set(self, n: int, digest: bytes) -> None:
@@ -101,7 +110,7 @@ class Chain:
 
     def seal_anew(self) -> None:
         """Trust the head as it is: the chain begins, or its key was lost."""
-        self._set(*self.head())
+        self._set(*(self._end or self.head()))
 
     def missing(self, note: tuple[int, bytes] | None) -> str | None:
         """Why the chain is not the one that was noted; None where it is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from bus import messages as m
@@ -37,6 +38,7 @@ def opened(
     uid: str, q: m.Question, rules: Rules, place: Place, now: datetime
 ) -> tuple[Approval, Verdict, reading.View]:
     """The approval that a checked question opens, what the rules say to it, and how it is shown."""
+    place = replace(place, sight=place.sight.once())
     parsed = reading.parse(q.input_json)
     danger = assess(q.tool, parsed, q.cwd, place.home, place.sight)
     call = read(q, uid, parsed, danger, place)

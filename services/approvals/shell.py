@@ -75,7 +75,9 @@ class Shell:
             recall=self.store.find,
             sight=sight(),
         )
-        self.station = Station(context, connection, keep=self._keep, do=self._do)
+        self.station = Station(
+            context, connection, keep=self._keep, do=self._do, transact=self.store.transaction
+        )
         self._custody = Custody(context, self.store, keys, self.gate, self.station)
         self._metrics()
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import sqlite3  # noqa: TID251  # the store is where SQL stands
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 import msgspec
 
 from bus import messages as m
 from bus.effects import Keep
+from services._process.store import transaction
 from services.approvals import chain
 from services.approvals.audit import Row, Seal
 from services.approvals.chain import Chain
@@ -77,13 +79,23 @@ _FIND = "SELECT record, json FROM approvals JOIN inputs ON approval = id"
 
 
 class Store:
-    """Reads at any time; writes within the caller's transaction."""
+    """Reads at any time; writes within `transaction`."""
 
     def __init__(self, connection: sqlite3.Connection, seal: Seal) -> None:
         self._db = connection
         self.chain = Chain(connection, seal)
         self._encoder = msgspec.json.Encoder()
         self._decoder = msgspec.json.Decoder(Approval)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, and the head of the audit with it."""
+        try:
+            with transaction(self._db):
+                yield
+                self.chain.close(kept=True)
+        finally:
+            self.chain.close(kept=False)
 
     def pending(self) -> list[Approval]:
         """Oldest first."""

@@ -36,6 +36,14 @@ MIGRATIONS = (
       WITHOUT ROWID;
     CREATE TABLE seen (uid TEXT NOT NULL, uuid TEXT NOT NULL, PRIMARY KEY (uid, uuid)) WITHOUT ROWID;
     """,
+    # With a rowid a record of up to 4 KB stays on its page: each change of a longer one in an index gives a
+    # page back and takes another, on the way of every question.
+    """
+    CREATE TABLE records (uid TEXT PRIMARY KEY, data BLOB NOT NULL);
+    INSERT INTO records SELECT uid, data FROM sessions;
+    DROP TABLE sessions;
+    ALTER TABLE records RENAME TO sessions;
+    """,
 )
 KEPT_EVENTS = 10_000  # per session; about 5 MB
 TRIM_EVERY = 500
@@ -62,7 +70,10 @@ class Store:
         self._write[type(effect)](effect)
 
     def _session(self, e: KeepSession) -> None:
-        self._db.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?)", (e.uid, e.data))
+        self._db.execute(
+            "INSERT INTO sessions VALUES (?, ?) ON CONFLICT (uid) DO UPDATE SET data = excluded.data",
+            (e.uid, e.data),
+        )
 
     def _event(self, e: KeepEvent) -> None:
         self._db.execute("INSERT INTO events VALUES (?, ?, ?)", (e.uid, e.seq, e.data))

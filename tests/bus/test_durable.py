@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bus import messages as m
 from bus.durable import INBOX_KEPT_S, REMEMBER_S, WINDOW, Mailbox
@@ -126,3 +128,43 @@ def test_ids_are_forgotten_when_they_may(mailbox: Mailbox, monkeypatch: pytest.M
     assert mailbox.refusal("tmux", "f1") is None
     assert mailbox.seen("newer", b"x") is not None, "the newest stays: the clock may be wrong"
     assert mailbox.kept("tmux", "newer")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(["post", "ack first", "ack all", "refuse first", "due", "again", "restart"])))
+def test_every_fact_is_handed_over_once_in_order_and_names_one_that_waits(steps: list[str]) -> None:
+    """Against a list. What is remembered between the calls says the same as the table does."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    Mailbox.create_tables(connection)
+    box = Mailbox(connection)
+    posted = 0
+    waiting: list[str] = []
+    handed: set[str] = set()
+    for step in [*steps, "due"]:
+        if step == "post":
+            box.post("approvals", fact(posted))
+            waiting.append(f"f{posted}")
+            posted += 1
+        elif step in ("ack first", "refuse first") and not handed.intersection(waiting[:1]):
+            continue  # nobody answers what was never said
+        elif step == "ack first":
+            box.acknowledged("approvals", m.Ack(ids=[waiting.pop(0)]), NOW)
+        elif step == "ack all":
+            box.acknowledged("approvals", m.Ack(ids=[each for each in waiting if each in handed]), NOW)
+            waiting = [each for each in waiting if each not in handed]
+        elif step == "refuse first":
+            told = m.Refused(id=waiting.pop(0), code="bad_request", message="no")
+            assert box.acknowledged("approvals", m.Ack(ids=[], refused=[told]), NOW) == [told]
+        elif step in ("due", "again", "restart"):
+            if step == "restart":
+                box = Mailbox(connection)
+            if step != "due":
+                handed.clear()
+            due = sent(box, again=step == "again")
+            assert [fact_id for fact_id, _ in due] == [each for each in waiting if each not in handed]
+            for fact_id, after in due:
+                before = waiting[: waiting.index(fact_id)]
+                dealt_with = (None, f"f{int(fact_id[1:]) - 1}")
+                assert after == before[-1] if before else after in dealt_with
+            handed.update(waiting)
+        assert box.waiting() == len(waiting)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 Tree = dict[str, Any]
@@ -32,6 +33,10 @@ class Sight:
     parse: Callable[[str], Tree | Unparsed]
     resolve: Callable[[str], str] = posixpath.normpath
     user_home: str = ""
+
+    def once(self) -> Sight:
+        """For one judgment: however often it asks where a path leads, it sees the same, and looks once."""
+        return replace(self, resolve=cache(self.resolve))
 
 
 BLIND = Sight(parse=lambda _: Unparsed("no shell parser is at hand"))

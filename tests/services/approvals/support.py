@@ -19,7 +19,6 @@ from bus.api import Received
 from bus.durable import Mailbox
 from bus.effects import Effect, Keep, Post, Publish, ReplyTo
 from bus.topics import Topic
-from services._process.store import transaction
 from services.approvals.audit import Seal
 from services.approvals.core import Gate
 from services.approvals.danger.sight import BLIND, Sight
@@ -113,7 +112,7 @@ class World:
         decided = list(effects)
         if self.crash is Crash.BEFORE:
             return []
-        with transaction(self.db):
+        with self.store.transaction():
             for effect in decided:
                 if isinstance(effect, Keep):
                     self.store.keep(effect)
