@@ -132,13 +132,14 @@ class Mailbox:
         rows = self._db.execute(
             "SELECT n, id, payload FROM outbox WHERE owner = ? ORDER BY n LIMIT ?", (owner, WINDOW)
         ).fetchall()
+        previous: str | None
         line.last, line.waiting = None, len(rows)
         line.fresh = [] if len(rows) < WINDOW else None
         for n, fact_id, payload in rows:
-            before, line.last = line.last, fact_id
+            previous, line.last = line.last, fact_id
             if n > line.handed:
                 line.handed = n
-                yield _after(payload, before)
+                yield _after(payload, previous)
 
     def acknowledged(self, owner: str, ack: m.Ack, now: datetime) -> list[m.Refused]:
         """The owner has kept these. Returns those it refused and that were now set aside."""
