@@ -13,6 +13,7 @@ import msgspec
 from services.approvals.danger import commands, known, paths
 from services.approvals.danger.checks import CHECKS
 from services.approvals.danger.checks.common import by_name
+from services.approvals.danger.checks.reach import reach
 from services.approvals.danger.checks.servers import local_only
 from services.approvals.danger.commands import Command, Redirect, Shell
 from services.approvals.danger.known import STRUCTURE, Entry, Form
@@ -26,6 +27,9 @@ _FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5")
 _RUN_WHAT_IS_THERE = frozenset(
     {"interpreter", "targets", "shell", "git_read", "git_checkout", "git_remote", "runner"}
 )
+_TELLS_PLACES = frozenset(
+    {"operand", "skipped", "value", "load", "other"}
+)  # arguments that are no text, nor made
 _OWN_BIN = re.compile(r"(^|/)(\.?venv|env|node_modules|vendor)/(\.?bin)/[^/]+$")
 
 
@@ -129,6 +133,9 @@ def _command(command: Command, ground: Ground, budget: _Budget) -> Iterator[Find
     if entry.check:
         for finding in CHECKS[entry.check](command, rest, options, ground):
             yield Finding(finding.level, f"{subject} {finding.reason}", finding.impact)
+    if entry.runs:
+        told = [word.text for word, kind in options.parts() if kind in _TELLS_PLACES]
+        yield from reach(told, ground)
     tree = bool(entry.recurse) and ("*" in entry.recurse or options.has(entry.recurse))
     yield from _arguments(command, options, entry.operands, ground, budget, tree)
     if tree and not options.operands[entry.skip :]:
@@ -171,8 +178,12 @@ def _arguments(
             kind == "operand" and mode == "run" and re.match(r"@[^/]*$|@[./~]", word.text)
         ):
             yield said("loaded")
+        # a quoted pattern is for the program itself: `rg -g '.e*'`
+        pattern = word.glob or (
+            kind in ("value", "other") and entry.operands == "read" and paths.wild(word.text)
+        )
         for text in _spelled(word.text, kind):
-            yield from paths.judge(text, as_mode, ground, glob=word.glob, tree=tree)
+            yield from paths.judge(text, as_mode, ground, glob=pattern, tree=tree)
         if word.glob and kind == "operand" and _may_be_option(word, entry):
             yield said("option_like_glob")
 

@@ -85,6 +85,15 @@ class Ground:
         return self.places or (self.cwd,)
 
 
+def scratch(path: str) -> bool:
+    """Whether it lies where every program may write."""
+    return _SCRATCH.match(posixpath.normpath(path)) is not None
+
+
+def wild(text: str) -> bool:
+    return _WILD.search(text) is not None
+
+
 def inside(path: str, tree: str) -> bool:
     return path == tree or path.startswith(tree.rstrip("/") + "/")
 
@@ -181,7 +190,7 @@ def _one(path: str, mode: Mode, ground: Ground, *, tree: bool, everything: bool)
         inside(ground.cwd, path) or (user_home and inside(user_home, path)) or re.fullmatch(r"/[^/]*", path)
     ):
         yield Finding("critical", *_TREE_GONE)
-    scratch = _SCRATCH.match(path) is not None
+    temporary = scratch(path)
     within = inside(path, ground.cwd) or inside(path, ground.sight.resolve(ground.cwd))
     public = _PUBLIC.match(path) is not None
     # in the project's own path nothing is special: a project may lie in /opt, or in a directory named .git
@@ -193,7 +202,7 @@ def _one(path: str, mode: Mode, ground: Ground, *, tree: bool, everything: bool)
                 yield Finding(level, place.reason, place.impact)
     if within or mode in ("none", "list"):
         entry = _WRITES.get(mode) if within else None
-    elif scratch:
+    elif temporary:
         entry = _IN_SCRATCH.get(mode)
     elif (mode == "run" and _PROGRAMS.match(path)) or (mode == "read" and public):
         entry = None

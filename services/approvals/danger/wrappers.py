@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services.approvals.danger import known
+from services.approvals.danger.options import Options
 from services.approvals.danger.words import Word
 
 SHELLS = frozenset(
@@ -38,7 +39,7 @@ MAX_RUNS = 8
 MAX_SCRIPTS = 6
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=")
 # what stands before a command within one word: --split-string=, -S, NAME=, an editor's :!
-_LEADING = re.compile(r"^(--[\w-]+=|-\w|[A-Za-z_]\w*=)?[\s:!+|]*")
+_LEADING = re.compile(r"^(--[\w-]+=|-\w|[A-Za-z_]\w*=)?[\s:!+|;&]*")
 _OWN_MODULES = frozenset({"venv", "build", "ensurepip"})  # of Python itself, or low as a module
 _SHELL_VALUES = frozenset({"--rcfile", "--init-file"})
 
@@ -154,7 +155,7 @@ def inner(said: Sequence[Word]) -> Inner | None:
         return None if behind is None else _all_that_may_run(said[behind:], finding)
     if name not in known.NAMES:
         return _all_that_may_run(said, "")
-    return None
+    return _texts_to_run(said, name)
 
 
 def _through(wrapper: _Transparent, said: Sequence[Word]) -> Inner | None:
@@ -191,6 +192,28 @@ def _through(wrapper: _Transparent, said: Sequence[Word]) -> Inner | None:
             break
     rest = tuple(said[position:])
     return Inner((Run(rest, tuple(assigns)),)) if rest else Inner()
+
+
+def _texts_to_run(said: Sequence[Word], name: str) -> Inner | None:
+    """``make test ARGS='; rm x'``: what runs code hands its arguments on, and some of it to a shell. So what
+    reads as a command there is judged as one; what is text for people is not.
+    """
+    found = known.find([word.text for word in said], name)
+    if found is None or not found.entry.runs:
+        return None
+    given = Options([said[index] for index in found.rest], found.entry).parts()
+    texts = [_LEADING.sub("", word.text) for word, kind in given if kind != "prose"]
+    scripts = tuple(
+        text
+        for text in texts
+        if re.search(r"[\s;|&`]|\$\(", text)
+        and name_of(re.split(r"[\s;|&]", text, maxsplit=1)[0]) in known.NAMES
+    )
+    return (
+        Inner((), scripts[:MAX_SCRIPTS], "too_much" if len(scripts) > MAX_SCRIPTS else "")
+        if scripts
+        else None
+    )
 
 
 def _all_that_may_run(said: Sequence[Word], finding: str) -> Inner:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from services.approvals.danger import known, paths
 from services.approvals.danger.checks.common import by_name, critical, fed, high, medium
+from services.approvals.danger.checks.reach import reach
 from services.approvals.danger.commands import Command
 from services.approvals.danger.options import Options
 from services.approvals.danger.paths import Finding, Ground
@@ -63,6 +64,7 @@ _INLINE: dict[str, str] = {
     "swipl": "g",
     "pry": "e",
     "tclsh": "",
+    "clisp": "x",
     "bpython": "c",
 }
 _VALUES: dict[str, str] = {
@@ -77,7 +79,9 @@ _VALUES: dict[str, str] = {
 _LOADS = re.compile(
     r"(^| )(-r|-I|-M|-m[A-Z]|--(require|import|loader|experimental-loader|env-file|"
     r"inspect\S*|eval|print|input-type|preload"
-    r"|require-module|interpreter|exec|run|init|rcfile|check-hash-based-pycs|allow-\S+)( |=|$))"
+    r"|require-module|interpreter|exec|run|init|rcfile|check-hash-based-pycs|allow-\S+|redirect-warnings"
+    r"|trace-event\S*|\w+-prof-dir|report-\w+|diagnostic-dir|heapsnapshot\S*|snapshot-blob|openssl-config"
+    r"|build-snapshot)( |=|$))"
 )
 _SERVERS = frozenset(
     [
@@ -136,8 +140,10 @@ def interpreter(command: Command, rest: Sequence[Word], _o: Options, ground: Gro
         "forever",
         "locust",
         "papermill",
+        "py-spy",
     ):
         yield from _managed(command.name, joined)
+        yield from reach((word.text for word in words), ground)
         return
     if name not in ("python", "pypy") and _LOADS.search(joined):
         yield medium("loads other code, or runs a text")
@@ -149,7 +155,7 @@ def interpreter(command: Command, rest: Sequence[Word], _o: Options, ground: Gro
         if text in ("--version", "-V", "--help", "-VV", "--test") and len(words) == 1:
             return
         if (
-            text in ("--eval", "--print", "--run", "-r")
+            text in ("--eval", "--print", "--run", "-r", "--rpc-eval")
             or (not text.startswith("--") and set(text[1:]) & set(inline))
             or text == "-eval"
         ):
@@ -167,6 +173,8 @@ def interpreter(command: Command, rest: Sequence[Word], _o: Options, ground: Gro
                 words[position + 1].text if position + 1 < len(words) else ""
             )
             yield from _module(module, words[position + 2 :])
+            if module not in known.NAMES:
+                yield from reach((word.text for word in words[position + 2 :]), ground)
             return
         if not text.startswith("--") and text[1] in values and len(text) == 2:
             position += 1
@@ -187,6 +195,7 @@ def interpreter(command: Command, rest: Sequence[Word], _o: Options, ground: Gro
         yield from found or [medium("starts and waits for what comes")]
         return
     program = words[position]
+    yield from reach((re.sub(r"^-\w(?=[/~.])", "", word.text) for word in words[:position]), ground)
     if not program.literal:
         yield high("runs a file that cannot be told")
     yield from by_name(program.text)
@@ -209,7 +218,8 @@ def _managed(program: str, joined: str) -> Iterator[Finding]:
         yield critical("drops what a database holds", "It is gone for good, unless somebody has a backup.")
     elif re.search(
         r"\b(shell\w*|tinker|console|dbshell|migrate|upgrade|createsuperuser|changepassword|deploy|"
-        r"publish|upload|release|sendtestemail|dumpdata)\b",
+        r"publish|upload|release|sendtestemail|dumpdata|stamp|control|key:generate|env:\w+|"
+        r"labextension|password|trust|down)\b",
         joined,
     ):
         yield medium("changes a database, or more than the project")
@@ -221,6 +231,8 @@ def _managed(program: str, joined: str) -> Iterator[Finding]:
         r"\b(install|develop|upload|register|easy_install|bdist\w*|sdist)\b", joined
     ):
         yield medium("installs or publishes a package")
+    if program == "py-spy" and re.search(r"(^| )(-p|--pid)\b", joined):
+        yield medium("looks into another program", "It may hold secrets.")
     if program in ("pm2", "forever"):
         yield medium("keeps a program running")
 
@@ -232,6 +244,8 @@ def _module(module: str, rest: Sequence[Word]) -> Iterator[Finding]:
             _CODE_HIGH.search(joined) or module == "pdb"
         ):
             yield high("runs a text as a program")
+        elif module == "timeit":
+            yield medium("runs a text as a program", "It runs as you.")
         return
     if module in known.NAMES or re.fullmatch(
         r"(src|app|tests?|scripts?|tools?|examples?|services?)(\.\w+)*|"
@@ -307,12 +321,15 @@ def runner(_c: Command, rest: Sequence[Word], options: Options, _g: Ground) -> I
 
 
 _TARGET_HIGH = re.compile(
-    r"(^|[.:_/-])((un)?deploy\w*|publish\w*|release\w*|(un)?install([A-Z]\w*)?|destroy\w*|drop|"
-    r"nuke|purge|wipe|prod|production|push|upload|"
+    r"(^|[.:_/+-])((un)?deploy\w*|publish\w*|release\w*|(un)?install([A-Z]\w*)?|destroy\w*|drop|"
+    r"nuke|purge|wipe|prod|production|push|upload\w*|db:schema:load|"
     r"ship|rollback|reset|teardown|distclean|mrproper|apply|provision|terraform|"
     r"prune|delete\w*|remove\w*|flash|"
     r"submit|promote|format-disk|clobber|expunge|obliterate)([:_/-]|$)"
 )
+
+
+_NAME_TARGETS_BY_OPTION = frozenset({"nx", "turbo", "lerna", "ng", "pants"})  # nx affected -t deploy
 
 
 def targets(command: Command, rest: Sequence[Word], options: Options, _g: Ground) -> Iterator[Finding]:
@@ -333,7 +350,8 @@ def targets(command: Command, rest: Sequence[Word], options: Options, _g: Ground
         "stack",
     ) and command.argv[1:2] in (("install",), ("i",)):
         return
-    for word in options.operands:
+    named = [word for word, kind in options.parts() if kind in ("operand", "skipped", "value", "other")]
+    for word in named if name in _NAME_TARGETS_BY_OPTION else options.operands:
         found = _TARGET_HIGH.search(word.text)
         if found and "." not in word.text.rpartition("/")[2][-4:]:
             for_good = re.search(r"destroy|drop|nuke|purge|wipe|teardown|db:reset|obliterate", word.text)
@@ -345,7 +363,7 @@ def targets(command: Command, rest: Sequence[Word], options: Options, _g: Ground
                 yield high(
                     f"runs the target {word.text[:40]!r}", "By its name it reaches beyond the project."
                 )
-        elif re.search(r"(^|[:_/-])(migrate|seed)\w*", word.text):
+        elif re.search(r"(^|[.:_/-])(migrate|seed)\w*", word.text):
             yield medium("runs a target that by its name changes a database")
     if name in ("make", "gmake") and command.stdin and re.search(r"-f ?-", options.joined):
         yield from fed(command)

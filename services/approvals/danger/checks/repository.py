@@ -17,6 +17,9 @@ def git_read(_c: Command, rest: Sequence[Word], options: Options, ground: Ground
     if command_paths := [word for word in options.operands if ":" in word.text]:
         for word in command_paths:
             yield from paths.judge(word.text.rpartition(":")[2], "none", ground)
+    for word in options.operands:  # a pattern of git's own: `git grep x -- '.e*'`
+        if paths.wild(word.text):
+            yield from paths.judge(word.text, "none", ground, glob=True)
 
 
 def git_add(_c: Command, rest: Sequence[Word], options: Options, ground: Ground) -> Iterator[Finding]:

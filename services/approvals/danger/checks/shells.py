@@ -115,5 +115,17 @@ def tells(command: Command, rest: Sequence[Word], options: Options, _g: Ground) 
         yield high("ends programs")
     if name in ("ps", "pgrep", "top") and re.search(r"(^| )-?[a-zA-Z]*e[a-zA-Z]*ww|\beww", options.joined):
         yield high("shows the environment of other programs", "It may hold secrets.")
-    if name == "blkid" and options.has(["g", "garbage-collect", "c", "cache-file"]):
+    if name == "blkid" and options.has(["g", "garbage-collect", "c", "w", "cache-file"]):
         yield medium("changes a cache")
+    if name == "arp" and options.has(["d", "s", "f", "delete", "set", "file"]):
+        yield high("changes how this machine works", "It may be out of reach afterwards.")
+    if name == "nvidia-smi" and re.search(
+        r"(^| )(--(?!query|help|list|format|id)|-(?!q|h|L|i|l)\w)", options.joined
+    ):
+        yield high("changes how this machine works", "Other programs may not work afterwards.")
+    if name in ("nm", "objdump", "readelf", "size") and options.has(["plugin"]):
+        yield high("loads another program", "That program runs as you.")
+    if name == "getent" and any(word.text in ("shadow", "gshadow") for word in options.operands):
+        yield high("reads what protects this machine", "It may hold secrets.")
+    if name == "finger" and "@" in options.joined:
+        yield medium("asks another machine")

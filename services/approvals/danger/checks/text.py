@@ -98,7 +98,7 @@ def awk(command: Command, rest: Sequence[Word], _o: Options, ground: Ground) -> 
         program = words[position].text
         bare = re.sub(r'"(?:[^"\\]|\\.)*"', '""', program)
         bare = re.sub(r"/(?:[^/\\\n]|\\.)+/", " ", bare) if "system" not in bare else bare
-        if re.search(r"system|getline|@|/inet|\bENVIRON\b|fflush|close", program):
+        if re.search(r"system|getline|@|/inet|\b(ENVIRON|ARGV|ARGC)\b|fflush|close|extension", program):
             yield high("can run programs or read other files", "What stands in its program runs as you.")
         elif "|" in bare.replace("||", "") or re.search(r"print[^;}\n]*>", bare):
             yield high("writes files or runs programs from its program")

@@ -53,6 +53,11 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     check: str = ""
     forms: list[Form] = []
 
+    @property
+    def runs(self) -> bool:
+        """Whether it runs the project's code, with options of its own, as builds and test runners do."""
+        return self.operands == "run" or self.check == "targets"
+
 
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Files that are more than files; a level for each way to touch them. ``samples`` are found by globs."""
