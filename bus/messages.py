@@ -923,6 +923,12 @@ class ToolUnapproved(Payload, frozen=True, kw_only=True):
     summary: str
 
 
+class SessionOver(Payload, frozen=True, kw_only=True):
+    """ingest → approvals: the session has ended or failed; it asks nothing any more."""
+
+    session: str
+
+
 class Answer(Payload, frozen=True, kw_only=True):
     """approvals → ingest: what was decided. ``input_json`` is what goes back to the agent on approval:
     the agent's own bytes, or the updated input.
@@ -1180,6 +1186,7 @@ FACT_TYPES: dict[str, type[Payload]] = {
     "forbidden": QuestionForbidden,
     "applied": AnswerApplied,
     "unapproved": ToolUnapproved,
+    "over": SessionOver,
     "answer": Answer,
     "opened": SessionOpened,
     "cost": CostReported,

@@ -1,9 +1,10 @@
 """approvals: the gate. An agent asks, a rule or a person decides, once, and the agent gets exactly that.
 
 Reads
-    ``facts/ingest/approvals``: ``question``, ``withdrawn``, ``applied``; ``facts/broker/approvals``:
-    ``users``; the commands ``approvals/<id>/decision`` and ``approvals/<id>/show``, ``audit/verify``,
-    ``audit/export``, ``keys/rotate``; ``devices/<device>/approve`` and ``deny``.
+    ``facts/ingest/approvals``: ``question``, ``withdrawn``, ``applied``, ``over``;
+    ``facts/broker/approvals``: ``users``; the commands ``approvals/<id>/decision`` and
+    ``approvals/<id>/show``, ``audit/verify``, ``audit/export``, ``keys/rotate``;
+    ``devices/<device>/approve`` and ``deny``.
 Writes
     ``approvals/pending``, ``approvals/<id>/request`` and ``approvals/<id>/tokens/<user>`` (cleared once
     decided), ``approvals/<id>/outcome``; ``devices/<device>/pending`` and ``reply``; the fact

@@ -10,6 +10,7 @@ nothing else moves one:
        │  ╰──approve (one of several)──▶ pending               │
        ├─────deny──────────────────────────────▶ denied ───────┤  final: the decision never changes,
        ├─────rule (a new one forbids it)───────▶ denied ───────┤  later decisions are ``already_decided``
+       ├─────alike (the same call: remember yes)▶ approved ────┤
        ├─────timer (expires_at reached)────────▶ expired ──────┤
        └─────withdrawn (the agent waits no more)▶ cancelled ───┘
     question ─▶ approved (a rule lets it) | denied (a rule forbids it) | pending (a person is asked)
@@ -216,7 +217,7 @@ class Gate(Policing):
             a for a in self._pending.values() if a.expires_at is not None and a.expires_at <= now
         ]:
             effects += self._expire(approval, now)
-        return effects
+        return say.joined(effects)
 
     def _expire(self, approval: Approval, now: datetime) -> list[Effect]:
         assert approval.expires_at is not None  # noqa: S101  # only what can expire is expired
@@ -310,6 +311,7 @@ class Gate(Policing):
                 remembered=rule.id if rule else None,
                 reply_to=d.id,
             ),
+            *self.settle_alike(rule, now),
         ]
 
     def _remembered(self, rule: Remembered | None, now: datetime) -> list[Effect]:
@@ -364,6 +366,7 @@ class Gate(Policing):
                 remembered=rule.id if rule else None,
                 reply_to=d.id,
             ),
+            *self.settle_alike(rule, now),
         ]
 
     def show(self, command: m.ShowApproval, approval_id: str, now: datetime) -> list[Effect]:
@@ -404,9 +407,14 @@ class Gate(Policing):
         return user in self._approvers or user in self.devices
 
     def _decide_by_rule(self, approval: Approval, verdict: Verdict, now: datetime) -> list[Effect]:
-        state = State.APPROVED if verdict.answer == "allow" else State.DENIED
-        message = "" if state is State.APPROVED else say.forbidden(verdict)
-        return self._settle(approval, state, now, message=message, **by_rule(verdict))
+        state, how = self._by_rule(verdict)
+        return self._settle(approval, state, now, **how)
+
+    @staticmethod
+    def _by_rule(verdict: Verdict) -> tuple[State, dict[str, Any]]:
+        if verdict.answer == "allow":
+            return State.APPROVED, by_rule(verdict)
+        return State.DENIED, {**by_rule(verdict), "message": say.forbidden(verdict)}
 
     @staticmethod
     def _settle(approval: Approval, state: State, now: datetime, **how: Any) -> list[Effect]:
@@ -414,11 +422,11 @@ class Gate(Policing):
         done = decided(approval, state, now, **how)
         return [Save(done, new=True), *told(done, now), say.outcome(done), measured(done)]
 
-    def _deny_by_rule(self, approval: Approval, verdict: Verdict, now: datetime) -> list[Effect]:
-        """A pending approval that new rules forbid."""
-        message = say.forbidden(verdict)
-        how = by_rule(verdict)
-        return self._end(approval, Happening.RULE, State.DENIED, now, message=message, **how)
+    def _end_by_rule(self, approval: Approval, verdict: Verdict, now: datetime) -> list[Effect]:
+        """A pending approval that a new rule decides."""
+        state, how = self._by_rule(verdict)
+        happening = Happening.ALIKE if state is State.APPROVED else Happening.RULE
+        return self._end(approval, happening, state, now, **how)
 
     def _end(
         self,

@@ -20,6 +20,7 @@ from bus import topics as t
 from bus.effects import Effect, Publish, ReplyTo
 from bus.errors import RefusedError
 from bus.ids import approval_id
+from bus.messages import level_rank
 from services.approvals import reading, rows, say
 from services.approvals.danger import assess
 from services.approvals.model import (
@@ -52,7 +53,7 @@ class Policing:
     find: Callable[[str], Approval | None]
     tick: Callable[[datetime], list[Effect]]
     _for_devices: Callable[[], list[Effect]]
-    _deny_by_rule: Callable[[Approval, Verdict, datetime], list[Effect]]
+    _end_by_rule: Callable[[Approval, Verdict, datetime], list[Effect]]
     _ask: Callable[[Approval, reading.View], list[Effect]]
     _decide_by_rule: Callable[[Approval, Verdict, datetime], list[Effect]]
 
@@ -129,7 +130,7 @@ class Policing:
             Audit(now, "policy_loaded", "", {"rules": len(rules.rules), "sha256": sha256, "by": by}),
             Publish(t.APPROVAL_EVENTS, m.ApprovalEvent(at=now, action="policy_loaded", reason=text)),
         ]
-        return [*said, *self.tick(now), *self.hold_against_rules(now), *self._for_devices()]
+        return say.joined([*said, *self.tick(now), *self.hold_against_rules(now), *self._for_devices()])
 
     def hold_against_rules(self, now: datetime) -> list[Effect]:
         """Judge again what waits."""
@@ -137,7 +138,7 @@ class Policing:
         for approval in list(self._pending.values()):
             _, verdict = again(approval, self._rules, self._place)
             if verdict.answer == "deny":
-                said += self._deny_by_rule(approval, verdict, now)
+                said += self._end_by_rule(approval, verdict, now)
             elif verdict.required > approval.required:
                 approval = msgspec.structs.replace(approval, required=verdict.required, asked_by=verdict.rule)
                 self._pending[approval.id] = approval
@@ -217,18 +218,45 @@ class Policing:
                 "bad_request", f"no remembered rule {command.rule!r} (there are: {known}); rules of the "
                 "configuration are changed there"
             )  # fmt: skip
-        self._rules = replace(
-            self._rules, remembered=tuple(entry for entry in self._rules.remembered if entry not in found)
-        )
-        data = {"rule": found[0].id, "stated_by": rows.short(command.by)}
-        return [
-            DropRule(found[0].id),
-            Audit(now, "forgotten", found[0].approval, data),
-            ReplyTo(command.id, msgspec.to_builtins(found[0])),
-        ]
+        gone = self._forget(found, now, {"stated_by": rows.short(command.by)})
+        return [*gone, ReplyTo(command.id, msgspec.to_builtins(found[0]))]
+
+    def over(self, fact: m.Fact, o: m.SessionOver, now: datetime) -> list[Effect]:
+        """A session has ended or failed: what was remembered for it alone goes with it."""
+        own = [entry for entry in self._rules.remembered if entry.uid is not None and entry.uid == fact.uid]
+        return self._forget(own, now, {"reason": f"the session {o.session} is over"})
+
+    def _forget(
+        self, entries: Collection[Remembered], now: datetime, why: dict[str, str | None]
+    ) -> list[Effect]:
+        kept = tuple(entry for entry in self._rules.remembered if entry not in entries)
+        self._rules = replace(self._rules, remembered=kept)
+        gone: list[Effect] = []
+        for entry in entries:
+            gone += [DropRule(entry.id), Audit(now, "forgotten", entry.approval, {"rule": entry.id, **why})]
+        return gone
 
     def remember(self, entry: Remembered) -> None:
         self._rules = replace(self._rules, remembered=(*self._rules.remembered, entry))
+
+    def settle_alike(self, rule: Remembered | None, now: datetime) -> list[Effect]:
+        """What waits and is the very call that ``rule`` remembers is decided by it.
+
+        The policy as a whole is asked, so a deny rule before it denies. What several people were to see, and
+        what was shown to them as more dangerous than the rule reaches, goes on waiting; what has expired is
+        left to the timer.
+        """
+        settled: list[Effect] = []
+        if rule is None:
+            return settled
+        for a in list(self._pending.values()):
+            if not rule.may_be_about(a) or (a.expires_at is not None and a.expires_at <= now):
+                continue
+            _, verdict = again(a, self._rules, self._place)
+            seen = a.required == 1 and level_rank(a.danger.level) <= level_rank(rule.max_level)
+            if verdict.answer == "deny" or (verdict.answer == "allow" and verdict.rule == rule.id and seen):
+                settled += self._end_by_rule(a, verdict, now)
+        return say.joined(settled)
 
 
 _AGAINST = {

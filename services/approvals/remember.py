@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -19,6 +19,17 @@ from services.approvals.calls import Call
 
 _FILES = ("file_path", "notebook_path")
 _BESIDES = frozenset({"description", "timeout"})  # of an input: they say nothing of what is done
+
+
+class Asked(Protocol):
+    """What a question says of itself before its input is read."""
+
+    @property
+    def tool(self) -> str: ...
+    @property
+    def cwd(self) -> str: ...
+    @property
+    def uid(self) -> str: ...
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +48,10 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     approval: str
     at: datetime
+
+    def may_be_about(self, a: Asked) -> bool:
+        """Whether `matches` is worth asking, which takes reading the whole input."""
+        return a.tool == self.tool and a.cwd == self.directory and self.uid in (None, a.uid)
 
     def matches(self, call: Call) -> bool:
         if call.kind != "tool" or call.tool != self.tool or call.cwd != self.directory or not call.readable:

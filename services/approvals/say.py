@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from bus import codec
 from bus import messages as m
 from bus import topics as t
-from bus.effects import Post, Publish
+from bus.effects import Effect, Post, Publish
+from bus.topics import Topic
 from services.approvals import reading
 from services.approvals.model import Approval, State
 from services.approvals.rules import Verdict
@@ -16,6 +17,8 @@ from services.approvals.rules import Verdict
 MAX_ITEMS = (
     1000  # of the pending snapshot, oldest first: 4 MiB is the most that a reader takes; count is right
 )
+
+_WAITING = (t.APPROVALS_PENDING, t.DEVICE_PENDING)
 
 
 def request(node: str, a: Approval, view: reading.View) -> m.ApprovalRequest:
@@ -71,6 +74,20 @@ def waiting(approvals: Collection[Approval], items: Iterable[m.PendingItem]) -> 
         oldest_at=oldest.created_at if oldest else None,
         items=listed,
     )
+
+
+def joined(effects: Sequence[Effect]) -> list[Effect]:
+    """What waits, said once: of several such snapshots in one step only the last tells anything."""
+    last: dict[tuple[Topic, str], Effect] = {}
+    for effect in effects:
+        if isinstance(effect, Publish) and effect.row in _WAITING:
+            last[effect.row, effect.values.get("device", "")] = effect
+    kept = {id(effect) for effect in last.values()}
+    return [
+        effect
+        for effect in effects
+        if not (isinstance(effect, Publish) and effect.row in _WAITING) or id(effect) in kept
+    ]
 
 
 def outcome(a: Approval) -> Publish:

@@ -135,6 +135,7 @@ class Shell:
         station.on_command(t.APPROVAL_DECISION, m.Decision, self._decide)
         station.on_command(t.APPROVAL_SHOW, m.ShowApproval, self._show)
         station.on_fact("unapproved", m.ToolUnapproved, gate.ran)
+        station.on_fact("over", m.SessionOver, gate.over)
         station.on_command(t.JUDGE_TOOL, m.JudgeTool, lambda command, _, now: gate.judge(command, now))
         station.on_command(t.POLICY, m.PolicyCommand, self._policy)
         async with trio.open_nursery() as nursery:

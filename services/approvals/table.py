@@ -15,7 +15,8 @@ class Happening(enum.StrEnum):
     APPROVE = "approve"  # a valid yes
     DENY = "deny"  # a valid no
     TIMER = "timer"  # expires_at is reached
-    RULE = "rule"  # new rules forbid it
+    RULE = "rule"  # a new rule forbids it
+    ALIKE = "alike"  # a yes to the very same call was remembered
     WITHDRAWN = "withdrawn"
     APPLIED = "applied"
 
@@ -28,6 +29,7 @@ TABLE: Mapping[State, Mapping[Happening, frozenset[State]]] = {
         Happening.DENY: frozenset({State.DENIED}),
         Happening.TIMER: frozenset({State.EXPIRED}),
         Happening.RULE: frozenset({State.DENIED}),
+        Happening.ALIKE: frozenset({State.APPROVED}),
         Happening.WITHDRAWN: frozenset({State.CANCELLED}),
         Happening.APPLIED: frozenset(),
     },

@@ -173,5 +173,6 @@ def end(step: Step, how: str, exit_code: int | None, reason: str) -> None:
     r.held = r.waits = r.blocked = None
     if how == "failed":
         r.error = reason
+    step.post("approvals", "over", f"over-{r.uid}", m.SessionOver(session=r.session))
     step.event(m.EndedEvent, exit_code=exit_code, reason=reason)
     step.changed(reason)

@@ -50,8 +50,19 @@ HAPPENS: dict[Happening, Callable[[World], list[Effect]]] = {
     Happening.TIMER: _timer,
     Happening.WITHDRAWN: lambda world: world.withdraw(),
     Happening.RULE: lambda world: world.adopt(policy({"decision": "deny", "tool": "*"})),
+    Happening.ALIKE: lambda world: _alike(world),
     Happening.APPLIED: lambda world: world.apply(),
 }
+
+
+def _alike(world: World) -> list[Effect]:
+    """A yes to the same call was remembered elsewhere in the same directory."""
+    elsewhere = World()
+    elsewhere.ask("b1")
+    elsewhere.decide("b1", remember="always")
+    (rule,) = elsewhere.store.remembered()
+    world.gate.remember(rule)
+    return world.act(world.gate.settle_alike(rule, world.now))
 
 
 def test_the_table_and_these_tests_know_every_state_and_happening() -> None:

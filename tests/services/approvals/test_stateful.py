@@ -145,6 +145,17 @@ class GateMachine(RuleBasedStateMachine):
         command = m.PolicyCommand(id="f", rule=data.draw(st.sampled_from(sorted(self.remembered))))
         self.happens(crash, lambda: self.world.act(self.world.gate.forget(command, self.world.now)))
 
+    @rule(crash=CRASHES, seldom=st.integers(0, 5))
+    def session_over(self, crash: Crash, seldom: int) -> None:
+        if seldom:
+            return
+        o = m.SessionOver(session="web")
+        effects = self.happens(
+            crash, lambda: self.world.act(self.world.gate.over(fact("o", "over", o), o, self.world.now))
+        )
+        if effects:
+            assert all(entry.uid is None for entry in self.world.store.remembered())
+
     @rule(approval=st.sampled_from(IDS), crash=CRASHES, seldom=st.integers(0, 5))
     def withdraw(self, approval: str, crash: Crash, seldom: int) -> None:
         if seldom:

@@ -242,6 +242,8 @@ def test_the_end(play: Play) -> None:
     play.act(play.core.agent_gone(play.number, _exit(play, code=0), play.now))
     assert play.events("ended")[0]["exit_code"] == 0
     assert play.state().status == "ended"
+    told = [fact.type for fact in play.posted.values() if fact.type in ("question", "withdrawn", "over")]
+    assert told == ["question", "withdrawn", "over"], "after all that it asked"
     assert play.events("prompt")[-1]["phase"] == "refused"
     with pytest.raises(RefusedError, match="ended"):
         play.core.prompt(m.Prompt(text="hi"), "one", play.now)
