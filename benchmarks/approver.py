@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import paho.mqtt.client as mqtt
 import trio
 
-from benchmarks.bare import BarePaho
+from benchmarks.bare import BarePaho, password
 
 
-async def run(args: argparse.Namespace, password: str) -> None:
-    bus = BarePaho(args.broker_port, args.username, password)
+async def run(args: argparse.Namespace) -> None:
+    bus = BarePaho(args.broker_port, args.username, password(args))
 
     def on_message(_client: Any, _user: Any, message: mqtt.MQTTMessage) -> None:
         if not message.payload:
@@ -44,8 +43,7 @@ def main() -> None:
     parser.add_argument("--password-file", default="")
     parser.add_argument("--ours", default="", help="<root>/<node> of the stack under test")
     args = parser.parse_args()
-    password = Path(args.password_file).read_text().strip() if args.password_file else ""
-    trio.run(run, args, password)
+    trio.run(run, args)
 
 
 if __name__ == "__main__":

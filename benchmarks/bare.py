@@ -5,7 +5,8 @@ each frame (or joins deltas for ``--join-ms``); ``relay`` passes what it gets on
 without a store would.
 
 Usage: ``python -m benchmarks.bare ingest --broker-port P [--join-ms N]`` and
-``python -m benchmarks.bare relay --broker-port P``; both print one JSON line when ready.
+``python -m benchmarks.bare relay --broker-port P``, each with ``--username`` and ``--password-file`` if the
+broker wants them; both print one JSON line when ready.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import socket
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -88,6 +90,10 @@ class BarePaho:
             self.client.loop_misc()
 
 
+def password(args: argparse.Namespace) -> str:
+    return Path(args.password_file).read_text().strip() if args.password_file else ""
+
+
 class Delta(msgspec.Struct):
     text: str = ""
 
@@ -103,7 +109,7 @@ class Frame(msgspec.Struct):
 
 
 async def ingest(args: argparse.Namespace) -> None:
-    bus = BarePaho(args.broker_port, args.username, args.password)
+    bus = BarePaho(args.broker_port, args.username, password(args))
     decoder = msgspec.json.Decoder(Frame)
     encoder = msgspec.json.Encoder()
     joined: dict[str, list[str]] = {}
@@ -161,7 +167,7 @@ async def ingest(args: argparse.Namespace) -> None:
 
 async def relay(args: argparse.Namespace) -> None:
     """question → request, decision → answer: the two hops of a gate."""
-    bus = BarePaho(args.broker_port, args.username, args.password)
+    bus = BarePaho(args.broker_port, args.username, password(args))
 
     def on_message(_client: Any, _user: Any, message: mqtt.MQTTMessage) -> None:
         kind, session = message.topic.split("/")[1:]
@@ -180,7 +186,7 @@ def main() -> None:
     parser.add_argument("role", choices=["ingest", "relay"])
     parser.add_argument("--broker-port", type=int, required=True)
     parser.add_argument("--username", default="")
-    parser.add_argument("--password", default="")
+    parser.add_argument("--password-file", default="")
     parser.add_argument("--join-ms", type=float, default=0.0)
     args = parser.parse_args()
     trio.run(ingest if args.role == "ingest" else relay, args)

@@ -32,17 +32,14 @@ class Side:
     pid: int
     sessions: list[tuple[str, str]]
     filter: str
-    username: str = ""
-    password_file: str = ""
+    user: list[str] = field(default_factory=list)
     ours: str = ""
 
     def greeted(self) -> list[str]:
         return ["--greeted"] if self.ours else []
 
     def broker_arguments(self) -> list[str]:
-        return ["--broker-port", str(self.broker_port), "--username", self.username] + (
-            ["--password-file", self.password_file] if self.password_file else []
-        )
+        return ["--broker-port", str(self.broker_port), *self.user]
 
 
 @dataclass
@@ -62,15 +59,14 @@ def side_of(stack: Ours, count: int) -> Side:
         stack.pid,
         stack.sessions(count),
         "pointsman/bench/sessions/+/events/delta",
-        "operator",
-        str(stack.password_file),
+        ["--username", "operator", "--password-file", str(stack.password_file)],
         "pointsman/bench",
     )
 
 
 def side_of_bare(found: dict[str, Any], count: int) -> Side:
     names = [(f"b{number}", "none") for number in range(count)]
-    return Side(found["port"], found["broker_port"], found["pid"], names, "bare/+/delta")
+    return Side(found["port"], found["broker_port"], found["pid"], names, "bare/+/delta", found["user"])
 
 
 def flood(side: Side, count: int, frames: int, lines: int) -> dict[str, float]:
@@ -217,12 +213,12 @@ def compare_times(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
-    parser.add_argument("--only", default="", help="only the parts whose name contains this")
+    parser.add_argument("--only", default="", help="one part alone: joined, approval, plain or amqtt")
     parser.add_argument("--out", default="", help="also write the report as JSON")
     args = parser.parse_args()
     runs, frames, seconds, questions = (2, 20_000, 3.0, 100) if args.quick else (5, FRAMES, 8.0, 500)
     report = Report()
-    wanted = [part for part in ("joined", "plain", "amqtt") if args.only in part]
+    wanted = [part for part in ("joined", "approval", "plain", "amqtt") if args.only in ("", part)]
     if "joined" in wanted:
         with bare(0) as found, ours("mosquitto", 20) as stack:
             other, mine = side_of_bare(found, 500), side_of(stack, 500)
@@ -244,14 +240,15 @@ def main() -> None:
                 10,
                 runs,
             )
-            a, b = [], []
-            for rate in (0.0, 1000.0):
+    if "approval" in wanted:
+        with ours("mosquitto", 20) as stack, bare(0, through=stack) as found:
+            other, mine = side_of_bare(found, 20), side_of(stack, 20)
+            for rate, beside in ((0.0, "idle"), (1000.0, "beside 1,000 frames/s")):
+                a, b = [], []
                 for _ in range(runs):
                     a.append(round_trip(mine, questions, rate))
                     b.append(round_trip(other, questions, rate))
-                beside = "idle" if not rate else "beside 1,000 frames/s"
                 compare_times(report, f"approval round trip, {beside}", ASKED, a, b)
-                a, b = [], []
     if "plain" in wanted:
         with bare(0) as found, ours("mosquitto", 0) as stack:
             other, mine = side_of_bare(found, 100), side_of(stack, 100)

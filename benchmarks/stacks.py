@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import IO, Any
 
 import msgspec
 import paho.mqtt.client as mqtt
+import psutil
 from paho.mqtt.enums import CallbackAPIVersion
 from supervisor.datatypes import dict_of_key_value_pairs
 
@@ -86,8 +88,26 @@ def until(probe: Callable[[], Any], what: str, deadline_s: float = START_S) -> A
 
 
 @contextlib.contextmanager
-def bare(join_ms: float) -> Iterator[dict[str, Any]]:
-    """The bare pipeline on a mosquitto of its own: ``{"broker_port", "port", "pid"}``."""
+def bare(join_ms: float, through: Ours | None = None) -> Iterator[dict[str, Any]]:
+    """The bare pipeline, ``{"broker_port", "port", "pid", "user"}``: on its own mosquitto, or ``through``
+    the broker of our stack, with its passwords and access rules.
+    """
+    with contextlib.nullcontext(through.let_in_bare()) if through else _mosquitto() as (port, user):
+        arguments = ["--broker-port", str(port), *user]
+        ingest = Program("benchmarks.bare", "ingest", *arguments, "--join-ms", str(join_ms))
+        relay = Program("benchmarks.bare", "relay", *arguments)
+        try:
+            ws_port = ingest.line()["port"]
+            relay.line()
+            yield {"broker_port": port, "port": ws_port, "pid": ingest.process.pid, "user": user}
+        finally:
+            ingest.stop()
+            relay.stop()
+
+
+@contextlib.contextmanager
+def _mosquitto() -> Iterator[tuple[int, list[str]]]:
+    """The barest broker: its port, and arguments that say who one is (nobody)."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "mosquitto.conf"
@@ -97,16 +117,10 @@ def bare(join_ms: float) -> Iterator[dict[str, Any]]:
         )
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         broker = subprocess.Popen([program, "-c", str(config)])
-        until(lambda: socket.create_connection(("127.0.0.1", port), 1), "mosquitto")
-        ingest = Program("benchmarks.bare", "ingest", "--broker-port", str(port), "--join-ms", str(join_ms))
-        relay = Program("benchmarks.bare", "relay", "--broker-port", str(port))
         try:
-            ws_port = ingest.line()["port"]
-            relay.line()
-            yield {"broker_port": port, "port": ws_port, "pid": ingest.process.pid}
+            until(lambda: socket.create_connection(("127.0.0.1", port), 1), "mosquitto")
+            yield port, []
         finally:
-            ingest.stop()
-            relay.stop()
             broker.terminate()
             broker.wait()
 
@@ -205,6 +219,16 @@ class Ours:
             made.append((name, token))
         until(lambda: len(kept) >= 2 * count, f"{count} sessions (kept {len(kept)})", 60)
         return made
+
+    def let_in_bare(self) -> tuple[int, list[str]]:
+        """Give one user of our broker the bare pipeline's topics as well; its port and who that is."""
+        user = "service-tmux"
+        with (self.home / "run/broker/mosquitto.acl").open("a") as rules:
+            rules.write(f"\nuser {user}\ntopic readwrite bare/#\n")
+        (mosquitto,) = psutil.Process(self.programs[0].process.pid).children()
+        mosquitto.send_signal(signal.SIGHUP)
+        secret = self.home / "secrets" / "bus" / user
+        return self.broker_port, ["--username", user, "--password-file", str(secret)]
 
     def stop(self) -> None:
         self._tmux.disconnect()
