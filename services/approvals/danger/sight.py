@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -31,7 +31,8 @@ class Sight:
     """
 
     parse: Callable[[str], Tree | Unparsed]
-    resolve: Callable[[str], str] = posixpath.normpath
+    # what a text says does not turn on it: texts that were read are remembered by the rest
+    resolve: Callable[[str], str] = field(default=posixpath.normpath, compare=False)
     user_home: str = ""
 
     def once(self) -> Sight:

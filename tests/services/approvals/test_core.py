@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from bus import topics as t
 from bus.effects import Effect, Post, Publish, ReplyTo
 from bus.errors import RefusedError
 from services.approvals.calls import Call
+from services.approvals.danger.sight import Sight, Unparsed
 from services.approvals.model import Approver, Decided, NotDecided, Save, State
 from services.approvals.table import TABLE, Happening
 from tests.services.approvals.support import (
@@ -539,3 +541,24 @@ def test_rules_know_nothing_of_unknown_levels() -> None:
     danger = m.Danger(level="harmless", reason="", impact="")
     call = Call("tool", "Read", "web", "u", "/work", danger, {}, auto_approve=("Read",))
     assert RULES.judge(call).answer == "ask"
+
+
+def test_a_judgment_follows_each_path_once_and_reads_each_text_once() -> None:
+    followed: list[str] = []
+    read: list[str] = []
+
+    def resolve(path: str) -> str:
+        followed.append(path)
+        return posixpath.normpath(path)
+
+    def parse(text: str) -> Unparsed:
+        read.append(text)
+        return Unparsed("not here")
+
+    world = World(sight=Sight(parse=parse, resolve=resolve))
+    for number in range(3):
+        followed.clear()
+        world.ask(f"a{number}", '{"command":"make -C lib lib"}')
+        assert followed
+        assert len(followed) == len(set(followed))
+    assert read == ["make -C lib lib"]
