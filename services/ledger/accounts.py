@@ -6,7 +6,7 @@ is held, which snapshots have to be said again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 
 from bus import messages as m
@@ -242,14 +242,6 @@ class Accounts:
                 spent, budget = self._spent[period] + self._running.total, self._budgets[period]
                 effects.append(say.crossed(now, before, self._levels[period], spent, budget, period))
         return [*effects, *self._settle_all(now)] if settle else effects
-
-    # for questions
-
-    def by_session(self) -> Iterator[say.QueryRow]:
-        """What each session has spent, ever: as `Store.query` has it, without asking the store."""
-        for a in self._accounts.values():
-            if a.models:
-                yield a.session, a.uid, a.all.use, a.all.turns, a.all.unpriced
 
     # for metrics
 

@@ -8,12 +8,13 @@ from datetime import datetime
 import msgspec
 
 from bus.effects import Keep
+from services.ledger.columns import from_ms, marks, to_ms
 from services.ledger.database import Database
 from services.ledger.evidence import Archive, Followed, Lost, Message, ReadTo, Witnessed
 from services.ledger.files import Place
 from services.ledger.importing import KeepBatch, Run
 from services.ledger.model import Use
-from services.ledger.store import Store, from_ms, marks, to_ms
+from services.ledger.store import Store
 
 _MESSAGE = (
     "key, uid, at, model, cost, input, output, cache_read, cache_write, cache_write_5m, cache_write_1h, "

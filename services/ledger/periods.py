@@ -6,7 +6,6 @@ days of a clock change too, and sums need not be made again when the zone's rule
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
@@ -14,6 +13,9 @@ from datetime import UTC, datetime, time, timedelta, tzinfo
 QUARTER_S = 900
 QUARTER_MS = QUARTER_S * 1000
 DAY = 96  # quarters
+MONTH = 32 * DAY  # of sums, not of the calendar's: 32 days of UTC from 1970 on
+Range = tuple[int, int]
+
 PERIODS = ("day", "week", "month", "total")
 KEPT_DAYS = 32  # a month, and the day that a time zone may add
 
@@ -47,51 +49,51 @@ def days_of(zone: tzinfo) -> Callable[[int], str]:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A stretch of time. ``days``: of UTC, whole, in quarters; ``quarters``: whole ones beside them;
-    ``cuts``: what is left of others at both ends, in milliseconds. All from the first to before the last;
-    none is empty.
+    """A stretch of time. ``months``: of sums (`MONTH`), whole, in quarters; ``days``: of UTC, whole, beside
+    them; ``quarters``: whole ones beside those; ``cuts``: what is left of others at both ends, in
+    milliseconds. All from the first to before the last; none is empty.
     """
 
-    cuts: tuple[tuple[int, int], ...]
-    quarters: tuple[tuple[int, int], ...]
-    days: tuple[tuple[int, int], ...]
+    cuts: tuple[Range, ...] = ()
+    quarters: tuple[Range, ...] = ()
+    days: tuple[Range, ...] = ()
+    months: tuple[Range, ...] = ()
 
 
 def parts(low: int, high: int) -> Parts:
     """Of the time from ``low`` to before ``high`` (ms)."""
-    first, last = -(-low // QUARTER_MS), high // QUARTER_MS
-    if first > last:  # within one quarter
-        return Parts(_some((low, high)), (), ())
-    cuts = _some((low, first * QUARTER_MS), (last * QUARTER_MS, high))
-    begin, end = -(-first // DAY) * DAY, last // DAY * DAY
+    cuts, quarters = _whole((low, high), QUARTER_MS)
+    found = tuple((first // QUARTER_MS, last // QUARTER_MS) for first, last in quarters)
+    quarters, days = _split(found, DAY)
+    days, months = _split(days, MONTH)
+    return Parts(cuts, quarters, days, months)
+
+
+def _split(ranges: tuple[Range, ...], span: int) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
+    return _whole(ranges[0], span) if ranges else ((), ())
+
+
+def _whole(of: Range, span: int) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
+    """What is beside the whole spans, and those."""
+    first, last = of
+    begin, end = -(-first // span) * span, last // span * span
     if begin >= end:
-        return Parts(cuts, _some((first, last)), ())
-    return Parts(cuts, _some((first, begin), (end, last)), ((begin, end),))
+        return _some(of), ()
+    return _some((first, begin), (end, last)), ((begin, end),)
 
 
-def _some(*ranges: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+def _some(*ranges: Range) -> tuple[Range, ...]:
     return tuple((a, b) for a, b in ranges if a < b)
 
 
-def offsets(first: int, last: int, zone: tzinfo) -> Iterator[tuple[int, int, int]]:
-    """The quarters from ``first`` to before ``last``, in stretches of one offset from UTC: (first, before
-    which, offset in quarters). An old offset that is no whole number of quarters is rounded down: the first
-    moment of a quarter is on the same day all the same.
-    """
-
-    def offset(quarter: int) -> int:
-        shift = datetime.fromtimestamp(quarter * QUARTER_S, zone).utcoffset() or timedelta()
-        return shift // timedelta(seconds=QUARTER_S)
-
-    start, here = first, offset(first)
-    for begin in range(first, last, DAY):
-        end = min(begin + DAY, last)
-        if offset(end - 1) == here:
-            continue
-        change = begin + bisect.bisect_left(range(begin, end), True, key=lambda q: offset(q) != here)
-        yield start, change, here
-        start, here = change, offset(change)
-    yield start, last, here
+def days_between(first: int, last: int, zone: tzinfo) -> Iterator[Range]:
+    """The local days of the quarters from ``first`` to before ``last``: (first, before which)."""
+    while first < last:
+        date = datetime.fromtimestamp(first * QUARTER_S, zone).date()
+        after = quarter_of(datetime.combine(date + timedelta(days=1), time(), zone))
+        after = min(max(after, first + 1), last)  # an offset of old may be no whole number of quarters
+        yield first, after
+        first = after
 
 
 def since(period: str, now: datetime, zone: tzinfo) -> datetime | None:

@@ -19,7 +19,7 @@ from services.ledger.model import NOTHING, Account, Tally, Use
 from services.ledger.periods import days_of
 
 MAX_MODELS = 50  # in one snapshot; the cheapest others are said together
-MAX_ROWS = 5_000  # in one answer, for the bus's sake
+MAX_ROWS = 1_000  # in one answer: who reads more than that?
 OTHERS = "(others)"
 
 

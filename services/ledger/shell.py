@@ -183,10 +183,7 @@ class Shell:
         for bound in (command.since, command.until):
             if bound is not None and bound.tzinfo is None:
                 raise RefusedError("bad_request", "since and until need their zone: 2026-11-21T00:00:00Z")
-        if command.by == "session" and command.since is None and command.until is None:
-            rows = self.ledger.by_session()
-        else:
-            rows = self.store.query(command.by, command.since, command.until, self._zone)
+        rows = self.store.queries.ask(command.by, command.since, command.until, self._zone)
         return [ReplyTo(command.id, say.answer(command.by, rows, self._zone))]
 
     def _import(self, command: m.LedgerImport, _values: dict[str, str], now: datetime) -> list[Effect]:

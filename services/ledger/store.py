@@ -1,10 +1,10 @@
 """The ledger's tables (`migrations` makes them), over SQLite or PostgreSQL (`database`).
 
-``postings`` and ``reports`` only grow, and triggers see to it, whoever writes. Three tables are derived from
-the postings: ``spent`` (sums by session and model: a start reads them, and questions without bounds),
-``spent_quarters`` (by quarter of an hour: for periods and days) and ``spent_spans`` (by session and model in
-each quarter, and in each day of UTC: for questions with bounds, of which only what a bound cuts out of a
-quarter is read from the postings). They change in the transaction of their postings, are compared with them
+``postings`` and ``reports`` only grow, and triggers see to it, whoever writes. Five tables are derived from
+the postings: ``spent`` (sums by session and model: a start reads them), ``spent_quarters`` (by quarter of an
+hour: for periods and days), ``spent_spans`` (by session and model in each quarter), ``spent_sessions`` (by
+session in each day of UTC and each `periods.MONTH`) and ``spent_models`` (by model in each day), for
+`queries`. They change in the transaction of their postings, are compared with them
 at each start, and are made again from them when they differ. ``checked`` has the sums of the postings that an
 earlier start has added up, so that a start adds up the new ones alone. Times are Unix milliseconds, money
 10⁻¹² dollars; budgets are text, because a billion dollars does not fit 64 bits.
@@ -12,13 +12,14 @@ earlier start has added up, so that a start adds up the new ones alone. Times ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta, tzinfo
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from bus.effects import Keep
+from services.ledger.columns import ADDED, QUARTER, USE, from_ms, marks, sums_of, to_ms
 from services.ledger.database import Database
 from services.ledger.model import (
     KeepBudget,
@@ -33,68 +34,28 @@ from services.ledger.model import (
     Use,
     summed,
 )
-from services.ledger.periods import DAY, KEPT_DAYS, QUARTER_MS, offsets, parts, quarter_of
-from services.ledger.say import QueryRow
+from services.ledger.periods import DAY, KEPT_DAYS, MONTH, quarter_of
+from services.ledger.queries import Queries
 
-_USE = "cost, input, output, cache_read, cache_write, cache_write_5m, cache_write_1h"
-_QUARTER = f"at / {QUARTER_MS}"
-_ADDED = (*_USE.split(", "), "turns", "share", "estimated", "priced", "unpriced", "postings")
-_SUMS = ", ".join(f"{name} = {{0}}.{name} + excluded.{name}" for name in _ADDED)
-_DERIVED = ", ".join((*_ADDED, "notional"))
-_OF_POSTINGS = {  # how a posting's columns make those that are added up
-    "estimated": "CASE estimated WHEN 0 THEN 0 ELSE cost END",
-    "priced": "coalesce(priced, 0)",
-    "unpriced": "CASE WHEN priced IS NULL THEN input + output + cache_read + cache_write ELSE 0 END",
-    "postings": "1",
-}
-
-
-def _sum(column: str) -> str:
-    """PostgreSQL's sums of 64 bits are wider than that, and come as decimals."""
-    return f"CAST(coalesce(sum({column}), 0) AS BIGINT)"
-
-
-_FROM_POSTINGS = ", ".join((*(_sum(_OF_POSTINGS.get(name, name)) for name in _ADDED), "max(notional)"))
-_FROM_SUMS = ", ".join((*(_sum(name) for name in _ADDED), "max(notional)"))
-_QUARTERS, _DAYS = "spent_spans WHERE span = 1", f"spent_spans WHERE span = {DAY}"
-_SPAN = "span, quarter, uid, model"
+_USE = ", ".join(USE)
+_SUMS = ", ".join(f"{name} = {{0}}.{name} + excluded.{name}" for name in ADDED)
+_DERIVED = ", ".join((*ADDED, "notional"))
+_A_DAY, _A_MONTH = f"spent_sessions WHERE span = {DAY}", f"spent_sessions WHERE span = {MONTH}"
+_SPAN = "span, quarter, uid"
+_DAY_OF, _MONTH_OF = f"quarter / {DAY} * {DAY}", f"quarter / {MONTH} * {MONTH}"
 _MADE = (  # the derived tables, in the order in which they are made: table, key, of what, from, by what
-    ("spent_spans", _SPAN, f"1, {_QUARTER} AS q, uid, model", "postings", "q, uid, model"),
-    ("spent_spans", _SPAN, f"{DAY}, quarter / {DAY} * {DAY} AS q, uid, model", _QUARTERS, "q, uid, model"),
-    ("spent", "uid, model", "uid, model", _DAYS, "uid, model"),
-    ("spent_quarters", "quarter", "quarter AS q", _QUARTERS, "q"),
+    ("spent_spans", f"{_SPAN}, model", f"1, {QUARTER} AS q, uid, model", "postings", "q, uid, model"),
+    ("spent_sessions", _SPAN, f"{DAY}, {_DAY_OF} AS q, uid", "spent_spans", "q, uid"),
+    ("spent_sessions", _SPAN, f"{MONTH}, {_MONTH_OF} AS q, uid", _A_DAY, "q, uid"),
+    ("spent_models", "quarter, model", f"{_DAY_OF} AS q, model", "spent_spans", "q, model"),
+    ("spent", "uid, model", "uid, model", "spent_spans", "uid, model"),
+    ("spent_quarters", "quarter", "quarter AS q", "spent_spans", "q"),
 )
+DERIVED = ("spent", "spent_quarters", "spent_spans", "spent_sessions", "spent_models")
+_CHECKED = ("spent", "spent_quarters", "spent_spans", _A_DAY, _A_MONTH, "spent_models")
 _REPORT = (
     "uid, session, process, turn, baseline, at, total, models, model, write_5m, write_1h, notional, fact"
 )
-_WHOSE = {"session": "uid", "project": "uid", "model": "model"}  # what a question's sums are grouped by
-
-_ASKED = f"{_USE}, turns, unpriced"
-
-
-def _asked(by: str, source: str) -> str:
-    """The sums that answer a question: a model's turns are those in which it took part."""
-    turns = "share" if by == "model" else "turns"
-    unpriced = _OF_POSTINGS["unpriced"] if source == "postings" else "unpriced"
-    uses = ", ".join(f"{_sum(name)} AS {name}" for name in _USE.split(", "))
-    return f"{uses}, {_sum(turns)} AS turns, {_sum(unpriced)} AS unpriced"
-
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MS = timedelta(milliseconds=1)
-
-
-def to_ms(at: datetime) -> int:
-    return (at - EPOCH) // _MS
-
-
-def from_ms(ms: int) -> datetime:
-    return EPOCH + ms * _MS
-
-
-def marks(count: int) -> str:
-    return ", ".join("?" * count)
-
 
 _INSERT_POSTING = (
     f"INSERT INTO postings (id, uid, process, turn, model, at, {_USE}, turns, share, source, estimated, "  # noqa: S608  # constants
@@ -112,6 +73,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self.queries = Queries(database)
         self._models = msgspec.json.Decoder(dict[str, tuple[int, ...]])
 
     # writing
@@ -166,19 +128,23 @@ class Store:
     def _add(self, rows: Iterable[Posting]) -> None:
         """Add to the derived tables."""
         kept = list(rows)
-        models = summed(kept, lambda p: (p.uid, p.model))
+        spans = summed(kept, lambda p: (1, quarter_of(p.at), p.uid, p.model))
         quarters = summed(kept, lambda p: (quarter_of(p.at),))
-        spans = {
-            **summed(kept, lambda p: (1, quarter_of(p.at), p.uid, p.model)),
-            **summed(kept, lambda p: (DAY, quarter_of(p.at) // DAY * DAY, p.uid, p.model)),
+        models = summed(kept, lambda p: (quarter_of(p.at) // DAY * DAY, p.model))
+        sessions = {
+            **summed(kept, lambda p: (DAY, quarter_of(p.at) // DAY * DAY, p.uid)),
+            **summed(kept, lambda p: (MONTH, quarter_of(p.at) // MONTH * MONTH, p.uid)),
         }
         derived: tuple[tuple[str, str, Mapping[Any, tuple[Sum, int]]], ...] = (
-            ("spent", "uid, model", models),
+            ("spent", "uid, model", summed(kept, lambda p: (p.uid, p.model))),
             ("spent_quarters", "quarter", quarters),
-            ("spent_spans", "span, quarter, uid, model", spans),
+            ("spent_spans", f"{_SPAN}, model", spans),
+            ("spent_sessions", _SPAN, sessions),
+            ("spent_models", "quarter, model", models),
         )
+        self.queries.changed(quarter for (quarter,) in quarters)
         for table, columns, sums in derived:
-            width = len(columns.split(", ")) + len(_ADDED) + 1
+            width = len(columns.split(", ")) + len(ADDED) + 1
             self._db.executemany(
                 f"INSERT INTO {table} ({columns}, {_DERIVED}) VALUES ({marks(width)}) "  # noqa: S608  # constants
                 f"ON CONFLICT ({columns}) DO UPDATE SET {_SUMS.format(table)}, notional = CASE "
@@ -236,7 +202,7 @@ class Store:
 
         Of the postings only those are added up that came after the last `note_checked`, unless ``whole``.
         """
-        checked = self._db.execute(f"SELECT {', '.join(('n', *_ADDED))} FROM checked").fetchall()  # noqa: S608  # constants
+        checked = self._db.execute(f"SELECT {', '.join(('n', *ADDED))} FROM checked").fetchall()  # noqa: S608  # constants
         if len(checked) != 1:
             return False
         n, *before = checked[0]
@@ -244,33 +210,33 @@ class Store:
         said = tuple(a + b for a, b in zip(before, new, strict=True))
         if whole and tuple(before) != self._added("postings WHERE n <= ?", n):
             return False
-        return all(self._added(source) == said for source in ("spent", "spent_quarters", _QUARTERS, _DAYS))
+        return all(self._added(source) == said for source in _CHECKED)
 
     def _added(self, source: str, *values: int) -> tuple[int, ...]:
-        of = _OF_POSTINGS if source.startswith("postings") else {}
-        sums = ", ".join(_sum(of.get(name, name)) for name in _ADDED)
+        sums = sums_of(ADDED, source.partition(" ")[0])
         return tuple(self._db.execute(f"SELECT {sums} FROM {source}", values).fetchone())  # noqa: S608  # constants
 
     def note_checked(self) -> None:
         """All postings are added up, and the derived tables agree. Within the caller's transaction."""
         self._db.execute("DELETE FROM checked")
-        sums = ", ".join(_sum(name) for name in _ADDED)
+        sums = sums_of(ADDED, "spent")
         self._db.execute(
-            f"INSERT INTO checked ({', '.join(('n', *_ADDED))}) "  # noqa: S608  # constants
+            f"INSERT INTO checked ({', '.join(('n', *ADDED))}) "  # noqa: S608  # constants
             f"SELECT (SELECT coalesce(max(n), 0) FROM postings), {sums} FROM spent"
         )
 
     def rebuild(self) -> None:
         """Make the derived tables again from the postings, within the caller's transaction."""
-        for table in ("spent", "spent_quarters", "spent_spans"):
+        for table in DERIVED:
             self._db.execute(f"DELETE FROM {table}")  # noqa: S608  # constants
         for table, key, of, source, grouped in _MADE:
-            sums = _FROM_POSTINGS if source == "postings" else _FROM_SUMS
+            sums = sums_of(ADDED, source)
             self._db.execute(
                 f"INSERT INTO {table} ({key}, {_DERIVED}) "  # noqa: S608  # constants
-                f"SELECT {of}, {sums} FROM {source} GROUP BY {grouped}"
+                f"SELECT {of}, {sums}, max(notional) FROM {source} GROUP BY {grouped}"
             )
         self.note_checked()
+        self.queries = Queries(self._db)
 
     def load(self, now: datetime, recent_s: float) -> Loaded:
         """What a start needs."""
@@ -308,60 +274,3 @@ class Store:
                 )
             ],
         )
-
-    # questions
-
-    def query(
-        self, by: str, since: datetime | None, until: datetime | None, zone: tzinfo = UTC
-    ) -> Iterator[QueryRow]:
-        """Sums from ``since`` to before ``until``, of any number of rows per key. Days are those of ``zone``;
-        their key is one of their quarters.
-        """
-        if since is None and until is None and by != "day":
-            yield from self._sums(by, "spent", "")
-            return
-        low = -(2**62) if since is None else to_ms(since)
-        high = 2**62 if until is None else to_ms(until)
-        found = parts(low, high)
-        for cut in found.cuts:
-            yield from self._sums(by, "postings", "WHERE at >= ? AND at < ?", *cut)
-        if by == "day":
-            for first, last in found.quarters + found.days:
-                yield from self._days(first, last, zone)
-            return
-        for span, ranges in ((1, found.quarters), (DAY, found.days)):
-            for bounds in ranges:
-                where = "WHERE span = ? AND quarter >= ? AND quarter < ?"
-                yield from self._sums(by, "spent_spans", where, span, *bounds)
-
-    def _sums(self, by: str, source: str, where: str, *values: int) -> Iterator[QueryRow]:
-        whose = _WHOSE.get(by, _QUARTER)
-        inner = f"SELECT {whose} AS whose, {_asked(by, source)} FROM {source} {where} GROUP BY whose"  # noqa: S608  # constants
-        if by == "session":
-            joined = f"FROM ({inner}) AS sums JOIN sessions ON sessions.uid = whose"
-            sql = f"SELECT session, whose, {_ASKED} {joined}"
-        elif by == "project":
-            joined = f"FROM ({inner}) AS sums JOIN sessions ON sessions.uid = whose GROUP BY cwd"
-            sql = f"SELECT cwd, '', {', '.join(_sum(name) for name in _ASKED.split(', '))} {joined}"
-        else:
-            sql = f"SELECT whose, '', {_ASKED} FROM ({inner}) AS sums"  # noqa: S608  # constants
-        return self._rows(sql, values)
-
-    def _days(self, first: int, last: int, zone: tzinfo) -> Iterator[QueryRow]:
-        """Of whole quarters, from ``first`` to before ``last``."""
-        least, most = self._db.execute(
-            "SELECT min(quarter), max(quarter) FROM spent_quarters WHERE quarter >= ? AND quarter < ?",
-            (first, last),
-        ).fetchone()
-        if least is None:
-            return
-        for start, end, offset in offsets(least, most + 1, zone):
-            sql = (
-                f"SELECT min(quarter), '', {_asked('day', 'spent_quarters')} FROM spent_quarters "  # noqa: S608  # constants
-                f"WHERE quarter >= ? AND quarter < ? GROUP BY (quarter + {offset}) / {DAY}"
-            )
-            yield from self._rows(sql, (start, end))
-
-    def _rows(self, sql: str, values: Sequence[int]) -> Iterator[QueryRow]:
-        for key, uid, *row in self._db.execute(sql, values):
-            yield key, uid, Use(*row[:7]), row[7], row[8]

@@ -116,14 +116,17 @@ def test_sums_by_time_are_made_of_the_postings_that_are_there(reopen: Reopen) ->
     world.cost(1, "1")
     world.later(900)
     world.cost(2, "3")
-    rows = world.db.execute("SELECT * FROM spent_spans ORDER BY span, quarter").fetchall()
-    assert [row[4] // 10**12 for row in rows] == [1, 2, 3]  # two quarters of an hour, and their day
+    tables = ("spent_spans", "spent_sessions", "spent_models")
+    rows = [world.db.execute(f"SELECT * FROM {one} ORDER BY 1, 2").fetchall() for one in tables]  # noqa: S608
+    costs = [[row[-14] // 10**12 for row in of] for of in rows]
+    assert costs == [[1, 2], [3, 3], [3]]  # two quarters of an hour; their day and month; their day
     with world.db.transaction():  # as step 2 left it
-        world.db.execute("DROP TABLE spent_spans")
+        for table in tables:
+            world.db.execute(f"DROP TABLE {table}")
         world.db.execute("DROP TABLE checked")
         world.db.execute("UPDATE alembic_version SET version_num = '0002'")
     database = reopen()
-    assert database.execute("SELECT * FROM spent_spans ORDER BY span, quarter").fetchall() == rows
+    assert [database.execute(f"SELECT * FROM {one} ORDER BY 1, 2").fetchall() for one in tables] == rows  # noqa: S608
     assert database.execute("SELECT n, cost, postings FROM checked").fetchall() == [(2, 3 * 10**12, 2)]
     assert Store(database).derived_agrees(whole=True)
 

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from bus.effects import Keep
 from services.ledger import say
+from services.ledger.columns import from_ms, to_ms
 from services.ledger.database import Database
 from services.ledger.forecast import BURN_S
 from services.ledger.model import KeepPosting, KeepSession, Posting, Use
-from services.ledger.store import Store, from_ms, to_ms
+from services.ledger.queries import Queries
+from services.ledger.store import Store
 from tests.services.ledger.support import OPUS, START, UID, World
 
 HAIKU = "claude-haiku-4-5"
@@ -47,17 +49,9 @@ def busy(database: Database) -> World:
 def test_queries(by: str, rows: list[tuple[str, str, float, int]], bounded: bool, database: Database) -> None:
     world = busy(database)
     since = datetime(2026, 11, 20, tzinfo=UTC) if bounded else None
-    found = say.answer(by, world.store.query(by, since, None, BERLIN), BERLIN)
+    found = say.answer(by, world.store.queries.ask(by, since, None, BERLIN), BERLIN)
     assert [(r.key, r.uid or "", r.spent_usd, r.turns) for r in found.rows] == rows
     assert found.total_usd == 3.5
-
-
-def test_all_time_by_session_needs_no_store(database: Database) -> None:
-    world = busy(database)
-    world.open(uid="01JF0000000000000000000000", session="idle")  # has spent nothing: is not told of
-    for _ in range(2):
-        assert sorted(world.ledger.by_session()) == sorted(world.store.query("session", None, None))
-        world.restart()
 
 
 def test_bounds_include_the_first_moment_and_not_the_last(database: Database) -> None:
@@ -66,7 +60,7 @@ def test_bounds_include_the_first_moment_and_not_the_last(database: Database) ->
     second = first + timedelta(seconds=900)
 
     def total(since: datetime | None, until: datetime | None) -> float:
-        return say.answer("model", world.store.query("model", since, until), UTC).total_usd
+        return say.answer("model", world.store.queries.ask("model", since, until, UTC), UTC).total_usd
 
     assert total(first, None) == 3.5
     assert total(first, second) == 1.0
@@ -79,9 +73,9 @@ def test_bounds_include_the_first_moment_and_not_the_last(database: Database) ->
 def test_thousands_of_rows_are_said_together(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
     monkeypatch.setattr(say, "MAX_ROWS", 1)
     world = busy(database)
-    found = say.answer("model", world.store.query("model", None, None), UTC)
+    found = say.answer("model", world.store.queries.ask("model", None, None, UTC), UTC)
     assert [(r.key, r.spent_usd) for r in found.rows] == [(OPUS, 2.0), ("(others)", 1.5)]
-    found = say.answer("day", world.store.query("day", None, None, BERLIN), BERLIN)
+    found = say.answer("day", world.store.queries.ask("day", None, None, BERLIN), BERLIN)
     assert [(r.key, r.spent_usd) for r in found.rows] == [("(others)", 1.0), ("2026-11-21", 2.5)]
     assert found.total_usd == 3.5
 
@@ -96,8 +90,10 @@ def test_thousands_of_rows_are_said_together(monkeypatch: pytest.MonkeyPatch, da
         "UPDATE spent SET turns = turns + 1",
         "UPDATE spent SET postings = postings + 1",
         "UPDATE spent SET input = 0",
-        "DELETE FROM spent_spans WHERE span = 1",
-        "UPDATE spent_spans SET cost = cost + 1 WHERE span = 96",
+        "DELETE FROM spent_spans",
+        "UPDATE spent_sessions SET cost = cost + 1 WHERE span = 96",
+        "DELETE FROM spent_sessions WHERE span = 3072",
+        "UPDATE spent_models SET share = share + 1",
         "DELETE FROM checked",
         "UPDATE checked SET cost = cost + 1",
     ],
@@ -129,9 +125,8 @@ def test_a_start_adds_up_what_is_new_and_the_whole_is_checked_too(database: Data
     quarter = "(SELECT min(quarter) FROM spent_quarters)"
     for table in ("spent_quarters", "spent_spans"):
         world.db.execute(f"UPDATE {table} SET cost = cost + 1 WHERE quarter = {quarter}")  # noqa: S608
-    world.db.execute(
-        "UPDATE spent_spans SET cost = cost + 1 WHERE span = 96 AND uid = ? AND model = ?", (UID, OPUS)
-    )
+    world.db.execute("UPDATE spent_sessions SET cost = cost + 1 WHERE uid = ?", (UID,))
+    world.db.execute("UPDATE spent_models SET cost = cost + 1 WHERE model = ?", (OPUS,))
     assert world.store.derived_agrees()  # a mistake that all of them share
     assert not world.store.derived_agrees(whole=True)
 
@@ -167,13 +162,26 @@ def test_sums_by_time_answer_as_the_postings_do(data: st.DataObject) -> None:
         "project": lambda row: {UID: "/a", OTHER: "/b"}[row.uid],
         "day": lambda row: row.at.astimezone(zone).date().isoformat(),
     }
+    wanted_by_session: dict[str, float] = {}
     for by, key in keys.items():
         wanted: dict[str, float] = {}
         for row in rows:
             if (since is None or row.at >= since) and (until is None or row.at < until):
                 wanted[key(row)] = wanted.get(key(row), 0) + row.use.cost / 10**12
-        found = say.answer(by, world.store.query(by, since, until, zone), zone)
+        wanted_by_session = wanted if by == "session" else wanted_by_session
+        found = say.answer(by, world.store.queries.ask(by, since, until, zone), zone)
         assert {row.key: row.spent_usd for row in found.rows} == wanted
+        again = say.answer(by, world.store.queries.ask(by, since, until, zone), zone)
+        assert again == found
+    dearest = say.answer("session", Queries(world.db, most=1).ask("session", since, until, zone), zone)
+    told = sorted(wanted_by_session.values(), reverse=True)
+    assert [row.spent_usd for row in dearest.rows] == [*told[:1], *([sum(told[1:])] if told[1:] else [])]
+    assert dearest.total_usd == sum(told)
+    late = Posting("late", UID, 1, 99, OPUS, rows[0].at, Use(cost=10**12), 1, 1, "agent", False, "f")
+    with world.db.transaction():
+        world.store.keep(KeepPosting(late))
+    found = say.answer("day", world.store.queries.ask("day", None, None, zone), zone)
+    assert found.total_usd == sum(row.use.cost for row in rows) / 10**12 + 1  # nothing old is remembered
     assert world.store.derived_agrees(whole=True)
 
 
@@ -197,4 +205,4 @@ def test_an_empty_store(database: Database) -> None:
     world = World(database=database)
     assert world.store.derived_agrees()
     assert Store(world.db).load(world.now, BURN_S).sessions == []
-    assert say.answer("day", world.store.query("day", None, None), UTC).rows == []
+    assert say.answer("day", world.store.queries.ask("day", None, None, UTC), UTC).rows == []
