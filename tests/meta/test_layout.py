@@ -6,8 +6,6 @@ import ast
 import configparser
 import re
 import tomllib
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,8 @@ import pytest
 from bus import topics as t
 from services import SERVICES
 from services._process.config import MAX_METRICS_PORTS
+from tests.meta.sources import ROOT, parsed, sources, texts
 
-ROOT = Path(__file__).parents[2]
 PROGRAMS = {"bridge", "cli", "demo", "supervision"}  # packages in services/ that supervisord does not start
 IN_EVERY_SERVICE = {"__init__.py", "__main__.py", "core.py", "shell.py"}
 LONG = 400  # lines; a longer file says in its docstring why it is. Tests are lists: they may be long
@@ -25,15 +23,6 @@ LONG = 400  # lines; a longer file says in its docstring why it is. Tests are li
 def packages() -> set[str]:
     found = {path.parent.name for path in (ROOT / "services").glob("*/__init__.py")}
     return {name for name in found if not name.startswith("_")}
-
-
-def sources(*folders: str) -> list[Path]:
-    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
-
-
-@cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"))
 
 
 def supervisord() -> configparser.RawConfigParser:
@@ -122,11 +111,9 @@ def test_two_stacks_share_one_supervisord_conf_that_needs_no_environment() -> No
     assert supervisord()["supervisord"]["pidfile"] != "/dev/null", "supervisord would delete it"
 
 
-def test_make_has_what_the_readme_promises() -> None:
+def test_make_has_what_the_contract_names() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert targets >= {"help", "setup", "run", "test", "demo", "bench", "lint"}
-    readme = (ROOT / "README.md").read_text()
-    assert set(re.findall(r"\bmake ([a-z-]+)\b", readme)) - {"it", "sure"} <= targets
     assert "make test" in (ROOT / ".ci/run").read_text()
 
 
@@ -142,22 +129,6 @@ def test_a_long_file_says_why(path: Path) -> None:
     assert lines <= LONG or f"{LONG} lines" in docstring, (
         f"{lines} lines: split it, or say why in the docstring"
     )
-
-
-def texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Every string that is no docstring, with ``x`` for what an f-string fills in."""
-    skipped = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            skipped.add(id(node.value))
-        if isinstance(node, ast.JoinedStr):
-            skipped.update(id(part) for part in node.values)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.JoinedStr):
-            parts = [str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values]
-            yield node.lineno, "".join(parts)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
-            yield node.lineno, node.value
 
 
 @pytest.mark.parametrize("path", sources("bus", "services"), ids=lambda p: str(p.relative_to(ROOT)))
