@@ -54,14 +54,17 @@ async def report(world: World, args: Namespace) -> int:
 
 
 def doubts(rows: Sequence[m.LedgerSession]) -> Iterator[str]:
-    """Where the witnesses disagree, and what has no price."""
+    """Where the witnesses disagree, and what has no price: that explains a difference as well."""
+    unpriced: dict[str, list[str]] = {}
     for row in rows:
-        if row.drift_cause:
+        for model in row.unpriced:
+            unpriced.setdefault(model, []).append(row.session)
+        if row.drift_cause and not any(model in row.drift_cause for model in row.unpriced):
             than = "more" if row.drift_usd > 0 else "less"
             said = f"{usd(abs(row.drift_usd))} {than} than its transcripts say"
             yield f"{one_line(row.session)}: {said}: {one_line(row.drift_cause, 200)}."
-        if row.unpriced:
-            yield f"{one_line(row.session)}: no price is known for {one_line(', '.join(row.unpriced), 200)}."
+    for model, sessions in unpriced.items():
+        yield f"{one_line(', '.join(sessions), 200)}: no price is known for {one_line(model, 200)}."
 
 
 def add_arguments(cost: ArgumentParser) -> None:

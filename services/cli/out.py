@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -11,11 +12,11 @@ from rich.table import Table
 
 from services.cli.text import to_json
 
-PIPE_WIDTH = 200  # into a file or pipe, where no terminal says how wide it is
+PIPE_WIDTH = 200  # into a file or pipe, where neither a terminal nor COLUMNS says how wide it is
 
 
 def _console(stream: Any) -> Console:
-    width = None if stream.isatty() else PIPE_WIDTH
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 

@@ -23,6 +23,7 @@ STATUS_STYLE = {
     "critical": "bold red", "ok": "green", "warn": "yellow", "missing": "bold red",
 }  # fmt: skip
 LEVEL_STYLE = {"low": "green", "medium": "yellow", "high": "red", "critical": "bold red"}
+PATH_WIDTH = 28  # characters
 SHORT_ID = 10  # characters of an approval's id that are shown; any unique beginning is taken
 GONE = ("ended", "failed")
 
@@ -239,4 +240,8 @@ _EVENTS: Mapping[str, Any] = {
 
 
 def _short_path(path: str) -> str:
-    return path if len(path) <= 28 else f"…{path[-27:]}"
+    """The path, or as many of its last parts as fit."""
+    if len(path) <= PATH_WIDTH:
+        return path
+    end = path[1 - PATH_WIDTH :]
+    return "…" + (end[end.index("/") :] if "/" in end else end)

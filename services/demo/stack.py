@@ -18,7 +18,7 @@ from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-START_S = 30.0  # usually two or three; a first start on a cold disk takes longer
+START_S = 90.0  # usually two or three; a first start on a cold disk or a busy machine takes longer
 STOP_S = 15.0
 
 SESSIONS = {
@@ -59,8 +59,7 @@ class DemoStack:
                 start_new_session=True,  # Ctrl-C is the demo's to pass on, after the sessions have ended
             )
         try:
-            if not self._eventually(lambda: self.pointsman("health", "--json").returncode == 0):
-                raise DemoError(self._log.read_text(errors="replace"))
+            self._wait(lambda: self.pointsman("health", "--json").returncode == 0, "every service online")
         except BaseException:  # end what was started, then go on raising
             self._end()
             raise
@@ -118,7 +117,9 @@ class DemoStack:
             made = self.pointsman("new", name, "--cwd", str(self._work / name), "--prompt", prompt)
             if made.returncode:
                 raise DemoError(made.stderr or made.stdout)
-        self._eventually(lambda: bool(json.loads(self.pointsman("approvals", "--json").stdout or "[]")))
+        self._wait(
+            lambda: bool(json.loads(self.pointsman("approvals", "--json").stdout or "[]")), "a question"
+        )
 
     def wait_for_answer(self) -> None:
         """Until the session that asked has ended its turn."""
@@ -127,12 +128,12 @@ class DemoStack:
             states = json.loads(self.pointsman("ls", "--json").stdout or "[]")
             return any(s["session"] == "asker" and s["status"] == "waiting_input" for s in states)
 
-        self._eventually(ended)
+        self._wait(ended, "the end of its turn")
 
-    def _eventually(self, probe: Callable[[], bool]) -> bool:
+    def _wait(self, probe: Callable[[], bool], what: str) -> None:
+        """Raises `DemoError` with what the stack said."""
         end = time.monotonic() + START_S
-        while time.monotonic() < end and self.running:
-            if probe():
-                return True
+        while not probe():
+            if time.monotonic() > end or not self.running:
+                raise DemoError(f"{self._log.read_text(errors='replace')}\nThere was not: {what}.")
             time.sleep(0.2)
-        return False

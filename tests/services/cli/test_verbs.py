@@ -454,6 +454,12 @@ def test_a_drift_is_told(stage: Stage) -> None:
         out = (await stage.pointsman("cost")).out
         assert "demo: $0.5000 less than its transcripts say: its prices are old." in out
         assert "demo: no price is known for my-model." in out
+        more["drift_cause"] = "there is no price for my-model"
+        stage.say(t.LEDGER_SESSION, cost(**more), session="demo")
+        stage.say(t.LEDGER_SESSION, cost("other", **more), session="other")
+        lines = (await stage.pointsman("cost")).out.splitlines()
+        assert lines[-1] == "demo, other: no price is known for my-model."
+        assert not any("transcripts" in line for line in lines)  # the missing price is why
 
     play(stage, body)
 

@@ -18,3 +18,17 @@ def test_a_long_text_does_not_push_out_what_matters(width: int) -> None:
     console.print(table)
     for word in ("a123456789", "fix-tests", "critical"):
         assert word in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/srv/app", "/srv/app"),
+        ("/home/ada/src/project/services/ingest", "…/project/services/ingest"),
+        ("/home/ada/" + "x" * 40, "…" + "x" * 27),
+    ],
+)
+def test_a_directory_is_known_by_its_last_parts(path: str, shown: str) -> None:
+    text = view._short_path(path)
+    assert text == shown
+    assert len(text) <= view.PATH_WIDTH
