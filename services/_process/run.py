@@ -159,7 +159,9 @@ class _Process:
                         inner.start_soon(self._say_health, bus)
                         await serve(context)
                         raise UnaskedEndError(f"{self.name} came to an end that nobody asked for")
-                except BaseException as error:
+                except (
+                    BaseException
+                ) as error:  # also a cancelled group's: a broken store is told, all is raised
                     causes = [_worlds(cause) for cause in _leaves(error)]
                     if not any(isinstance(cause, StoreError) for cause in causes):
                         raise

@@ -116,7 +116,7 @@ class Window:
                 del self._pending[: os.write(self._out, self._pending[:4096])]
         if self._before is not None:
             with contextlib.suppress(termios.error):
-                termios.tcsetattr(self._keys, termios.TCSANOW, self._before)  # type: ignore[arg-type]
+                termios.tcsetattr(self._keys, termios.TCSANOW, self._before)  # type: ignore[arg-type]  # what tcgetattr gave
         os.close(self._out)
 
     def _print(self, text: str) -> None:

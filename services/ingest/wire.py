@@ -214,7 +214,7 @@ class Result(Struct, frozen=True):
     duration_ms: float = 0
     total_cost_usd: Raw = Raw(b"0")
     usage: Raw = Raw(b"{}")
-    modelUsage: dict[str, ModelUsage] = {}  # noqa: N815
+    modelUsage: dict[str, ModelUsage] = {}  # noqa: N815  # the agent's name
     api_error_status: int | None = None
     user_message_uuids: list[str] | None = None
 

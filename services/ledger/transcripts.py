@@ -45,9 +45,9 @@ class _Line(Struct):
     type: Any = None
     message: Raw = Raw()
     timestamp: Any = None
-    requestId: Any = None  # noqa: N815
+    requestId: Any = None  # noqa: N815  # the agent's name
     uuid: Any = None
-    sessionId: Any = None  # noqa: N815
+    sessionId: Any = None  # noqa: N815  # as above
     cwd: Any = None
     costUSD: Any = None  # noqa: N815  # older versions
 

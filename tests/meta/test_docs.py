@@ -179,7 +179,7 @@ def documented() -> dict[str, str]:
 
 def defaults() -> dict[str, object]:
     """`msgspec.NODEFAULT`: it depends on the machine."""
-    sections = {**SECTIONS, "devices.<name>": Device}
+    sections: dict[str, type[msgspec.Struct]] = {**SECTIONS, "devices.<name>": Device}
     return {
         f"{section}.{field.name}": field.default
         for section, kind in sections.items()

@@ -142,3 +142,20 @@ def test_no_topic_is_spelt_outside_the_table(path: Path) -> None:
         if "/" in text and (row.regex.match(text) or text == row.pattern)
     ]
     assert found == [], "take the row from bus.topics"
+
+
+IGNORE = re.compile(r"# (?:ruff: )?(noqa: ?[A-Z0-9, ]+[0-9]|type: ignore\[[\w, -]+\])(.*)")
+
+
+@pytest.mark.parametrize(
+    "path", sources("bus", "services", "benchmarks"), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_every_ignore_has_its_reason(path: Path) -> None:
+    """Beside it, or above for the same in the lines below. A whole file's stands in a comment above."""
+    reasons: dict[str, int] = {}  # what is ignored → the last line where it is, with a reason before it
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        if (found := IGNORE.search(line)) is None:
+            continue
+        what, rest = found[1], found[2].strip(" #-")
+        assert rest or reasons.get(what) == number - 1 or "# ruff: " in line, f"line {number}: {what}: why?"
+        reasons[what] = number
