@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from bus import surrogates
 from services.ingest import cut
 from services.ingest.step import short_hash
 from services.ingest.wire import MAX_ID_CHARS, WireError
@@ -54,7 +55,7 @@ def decode(event: str, body: bytes) -> Hook:
     """The hook of a request for ``event``. Raises `WireError` for what is none."""
     try:
         body.decode("utf-8")  # what is passed on unread must be text, too
-        hook = _decoder.decode(body)
+        hook = _decoder.decode(surrogates.whole(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a hook: {error}") from None
     if hook.hook_event_name != event:
@@ -94,6 +95,14 @@ def before(decision: str, reason: str) -> str:
     """``deny`` or ``ask``; the reason of a denial becomes the tool's result."""
     said = {"permissionDecision": decision, "permissionDecisionReason": reason}
     return json.dumps({"hookSpecificOutput": {"hookEventName": "PreToolUse", **said}})
+
+
+def unread(event: str) -> str:
+    """The answer to a hook that could not be read. A tool call is for a person then: to have no opinion would
+    let it past every rule.
+    """
+    reason = "Pointsman could not read this call, so no rule of yours was held against it."
+    return before("ask", reason) if event == "PreToolUse" else NOTHING
 
 
 def allow(input_json: str) -> str:

@@ -54,10 +54,13 @@ class Request:
 
 
 class Decides(Protocol):
-    """What the listener asks the shell. ``asked`` answers the request now or later."""
+    """What the listener asks the shell. ``asked`` answers the request now or later; ``unread`` at once: its
+    body was not taken, ``status`` says why.
+    """
 
     def knows(self, token: str) -> bool: ...
     def asked(self, request: Request) -> None: ...
+    def unread(self, request: Request, status: int) -> None: ...
     def lost(self, request: Request) -> None: ...
     def done(self, request: Request) -> None: ...
 
@@ -111,6 +114,9 @@ class HooksServer:
             if isinstance(read, int):
                 await _write(http, stream, read, "{}", close=True)
                 return
+            if read.reply is not None:  # its body was not taken
+                await _write(http, stream, *read.reply, close=True)
+                return
             if not await self._answer(http, stream, read):
                 return
             if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
@@ -135,15 +141,19 @@ class HooksServer:
             return 405
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > MAX_BODY:
-            return 413
+            return self._unread(request)
         body = bytearray()
         while isinstance(event := await _next(http, stream), h11.Data):
             body += event.data
             if len(body) > MAX_BODY:
-                return 413
+                return self._unread(request)
         if not isinstance(event, h11.EndOfMessage):
             return None
         request.body = bytes(body)
+        return request
+
+    def _unread(self, request: Request) -> Request:
+        self._shell.unread(request, 413)
         return request
 
     async def _answer(self, http: h11.Connection, stream: trio.abc.Stream, request: Request) -> bool:

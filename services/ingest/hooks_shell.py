@@ -86,12 +86,16 @@ class HooksShell:
             self._sessions.malformed += 1
             self._context.errors.labels(code="bad_request").inc()
             self._context.log.warning("hook not understood", reason=str(error)[:500])
-            request.answer(hook_wire.NOTHING, 400)
+            self.unread(request, 400)
             return
         now = self._context.now()
         self._waiting[request.number] = request
         fresh = str(ULID.from_datetime(now))
         self._act(self._sessions.hook(request.number, uid, hook, fresh, now, pid=request.pid))
+
+    def unread(self, request: Request, status: int) -> None:
+        body = hook_wire.unread(request.event)
+        request.answer(body, status if body == hook_wire.NOTHING else 200)  # with 200 alone it counts
 
     def lost(self, request: Request) -> None:
         self._waiting.pop(request.number, None)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from bus import surrogates
 from bus.messages import RunningUsage
 
 # As much as the bridge carries (`bus.bridge_wire.MAX_LINE_BYTES`). The longest line that was tried with
@@ -415,17 +416,24 @@ _BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def decode(line: bytes) -> Frame:
     """One line as a frame. Raises `WireError` for what is none."""
     try:
-        if line.startswith(_STREAM):
-            return _decode_stream(line)
-        if not line.isascii():
-            line.decode("utf-8")  # what is passed on unread must be text, too
-        head = _decode_head(line)
-        decoder = _TYPES.get(head.type)
-        if decoder is None:
-            return Unknown(head.type[:64], head.uuid)
-        frame: Frame = decoder.decode(line)
+        return _decode(line)
     except _BAD as error:
-        raise WireError(f"not a frame: {error}") from None
+        mended = surrogates.whole(line)
+        if mended is line:
+            raise WireError(f"not a frame: {error}") from None
+    return decode(mended)
+
+
+def _decode(line: bytes) -> Frame:
+    if line.startswith(_STREAM):
+        return _decode_stream(line)
+    if not line.isascii():
+        line.decode("utf-8")  # what is passed on unread must be text, too
+    head = _decode_head(line)
+    decoder = _TYPES.get(head.type)
+    if decoder is None:
+        return Unknown(head.type[:64], head.uuid)
+    frame: Frame = decoder.decode(line)
     _check_short(frame, *_SHORT)
     return frame
 
@@ -453,7 +461,7 @@ def _as(raw: Raw, kind: type[T]) -> T:
 
 def _is_json(data: bytes) -> bool:
     try:
-        msgspec.json.decode(data, type=Raw)
+        msgspec.json.decode(surrogates.whole(data), type=Raw)
     except _BAD:
         return False
     return True

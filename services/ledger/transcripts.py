@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
+from bus import surrogates
 from services.ledger.model import Use
 
 MAX_ID = 200
@@ -83,6 +84,7 @@ _message = msgspec.json.Decoder(_Message)
 
 def read_line(line: bytes) -> Call | None:
     """None for a line that tells of no call. Raises `BrokenLineError`."""
+    line = surrogates.whole(line)
     try:
         found = _line.decode(line)
         if found.type != "assistant" or _MARK not in line or not found.message:

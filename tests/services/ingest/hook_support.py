@@ -46,8 +46,11 @@ class HookPlay(Play):
         return self.post_body(event, given, pid=pid)
 
     def post_body(self, event: str, body: dict[str, Any], *, pid: int = 0) -> int:
+        return self.post_raw(event, msgspec.json.encode(body), pid=pid)
+
+    def post_raw(self, event: str, body: bytes, *, pid: int = 0) -> int:
         self.posts += 1
-        hook = hook_wire.decode(event, msgspec.json.encode(body))
+        hook = hook_wire.decode(event, body)
         fresh = FRESH.format(self.posts)
         self.act(self.core.hook(self.posts, self.inside, hook, fresh, self.now, pid=pid))
         return self.posts

@@ -412,3 +412,21 @@ def test_the_same_input_is_known_again_however_it_is_written(value: Any) -> None
     compact = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
     assert hook_wire.same_input(json.dumps(value, indent=2, sort_keys=True)) == hook_wire.same_input(compact)
     assert hook_wire.same_input(json.dumps({"x": value})) != hook_wire.same_input(json.dumps({"y": value}))
+
+
+def test_half_a_sign_hides_no_call_from_the_rules(external: HookPlay) -> None:
+    """JavaScript cuts emojis in two, and a model may write half of one: the gate judges the call as well."""
+    play = external
+    play.gate = None
+    play.post_raw("PreToolUse", json.dumps({
+        "session_id": CONVERSATION, "cwd": "/x", "hook_event_name": "PreToolUse", "tool_name": "Bash",
+        "tool_input": {"command": "rm -r x # \ud83d"}, "tool_use_id": "toolu_1",
+    }).encode())  # fmt: skip
+    assert json.loads(play.asked_gate[-1].input_json) == {"command": "rm -r x # \ufffd"}
+
+
+def test_a_call_that_cannot_be_read_is_for_a_person() -> None:
+    """No opinion would let it past every rule."""
+    said = json.loads(hook_wire.unread("PreToolUse"))["hookSpecificOutput"]
+    assert said["permissionDecision"] == "ask"
+    assert hook_wire.unread("PostToolUse") == "{}"

@@ -38,6 +38,9 @@ class Shell:
             request.answer('{"at":"once"}')
         self.came.set()
 
+    def unread(self, request: Request, status: int) -> None:
+        request.answer('{"un":"read"}', status)
+
     def lost(self, request: Request) -> None:
         self.ended.append(("lost", request.number))
         self.over.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -168,3 +169,18 @@ def test_what_we_say_is_one_line_of_json(text: str, request_id: str) -> None:
     ):  # fmt: skip
         assert check_input_line(line) is None
     assert json.loads(say.prompt(text, "u"))["message"]["content"] == text
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "\ude00 x", "\\\ud83d"])
+def test_half_a_sign_hides_no_frame(half: str) -> None:
+    """JavaScript cuts emojis in two; a question, a tool call or a result must not be lost for it."""
+    asked = {"subtype": "can_use_tool", "tool_name": "Bash", "input": {"command": half}}
+    frame = wire.decode(json.dumps({"type": "control_request", "request_id": "r", "request": asked}).encode())
+    assert isinstance(frame, wire.ControlRequest)
+    read = frame.read()
+    assert isinstance(read, wire.CanUseTool)
+    assert json.loads(bytes(read.input)) == {"command": re.sub("[\ud800-\udfff]", "\ufffd", half)}
+    assert isinstance(wire.decode(json.dumps({"type": "result", "result": half}).encode()), wire.Result)
+    event = {"type": "stream_event", "event": {"type": "x", "delta": {"text": half}}}
+    assert isinstance(wire.decode(json.dumps(event, separators=(",", ":")).encode()), wire.StreamEvent)
+    assert LineReader().feed(json.dumps({"type": half}).encode()), "one frame a message, without a newline"

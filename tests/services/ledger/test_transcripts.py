@@ -168,3 +168,8 @@ def test_where_transcripts_are(tmp_path: Path) -> None:
     assert transcript_files(root, "/", "c1", str(made[0])) == made
     (tmp_path / "link.jsonl").symlink_to(made[0])
     assert list(below([str(root), str(tmp_path / "link.jsonl"), str(tmp_path / "gone")])) == sorted(made)
+
+
+def test_half_a_sign_hides_no_cost() -> None:
+    """A model that writes half an emoji into a tool's input would otherwise be cheaper."""
+    assert read(line(toolInput="\ud83d")) == read(line())
