@@ -1,8 +1,9 @@
 """What happens to the processes: killed, stopped and continued, cut off from the broker.
 
-An attack is chosen by the seed alone; which process it hits is found when it strikes. Only processes of the
-attacked stack are touched: its services by what they wrote into their locks, the rest by an open path of its
-home in their command line.
+First every process in turn, each with every attack that there is for it (`TARGETS`), until it has struck;
+then by chance. An attack is chosen by the seed alone; which process it hits is found when it strikes. Only
+processes of the attacked stack are touched: its services by what they wrote into their locks, the rest by an
+open path of its home in their command line.
 """
 
 from __future__ import annotations
@@ -24,18 +25,28 @@ import psutil
 from tests.support.stack import SERVICES, Stack
 
 KILL, STOP, CUT = "kill", "stop", "cut"
-TARGETS: dict[str, tuple[tuple[str, int], ...]] = {
-    # target → (action, weight)
-    **{name: ((KILL, 5), (STOP, 2), (CUT, 3)) for name in SERVICES if name != "broker"},
-    "broker": ((KILL, 3), (STOP, 1)),  # our own process
-    "mqtt": ((KILL, 4), (STOP, 2)),  # the broker that it runs
-    "bridge": ((KILL, 4), (STOP, 1), (CUT, 2)),
-    "keeper": ((KILL, 1),),
-    "agent": ((KILL, 1), (STOP, 1)),
-    "supervisord": ((KILL, 1),),
-    "everything": ((KILL, 1),),  # supervisord and all below it at once: a power cut without the power
+ACTIONS = (KILL, STOP, CUT)
+TARGETS: dict[str, dict[str, int]] = {
+    # target → {action: how often by chance}
+    "mqtt": {KILL: 4, STOP: 2, CUT: 1},  # the broker; cut: all of its clients at once
+    "broker": {KILL: 3, STOP: 1, CUT: 1},  # our own process, which runs it
+    **{name: {KILL: 5, STOP: 2, CUT: 3} for name in SERVICES if name != "broker"},
+    "bridge": {KILL: 4, STOP: 1, CUT: 2},
+    "keeper": {KILL: 1, STOP: 1},
+    "agent": {KILL: 1, STOP: 1},
+    "supervisord": {KILL: 1, STOP: 1},
+    "everything": {KILL: 1, STOP: 1},  # supervisord and all below it at once: a power cut, a laptop's sleep
 }
+NO_CONNECTION = {
+    "keeper": "holds the agent's pipe open, and speaks with nobody",
+    "agent": "has a pipe and a file; what they lead to is the bridge's connection to ingest, which is cut",
+    "supervisord": "has none",
+    "everything": "all connections to the broker at once are what `mqtt` cuts",
+}
+"""Who cannot be cut off, and why."""
 AGENT_PAUSE_S = 30.0  # an agent that dies four times within a minute fails its session, by design
+STRIKE_S = 120.0  # within this there is a process to hit: after `everything` they come back one by one
+TURN_PAUSE_S = 0.4  # between two attacks of the turn
 _PIDFD_GETFD = 438  # the number of the system call on every architecture that Linux has
 
 
@@ -52,13 +63,23 @@ class Attack:
 def plan(seed: int, mean_pause_s: float, *, without: frozenset[str] = frozenset()) -> Callable[[], Attack]:
     """The next attack, each time it is called; the same row for the same seed."""
     chance = random.Random(seed)
-    rows = [(t, a, w) for t, actions in TARGETS.items() if t not in without for a, w in actions]
+    rows = [(t, a, w) for t, actions in TARGETS.items() if t not in without for a, w in actions.items()]
 
     def following() -> Attack:
         target, action, _ = chance.choices(rows, [weight for _, _, weight in rows])[0]
         return Attack(target, action, chance.expovariate(1 / mean_pause_s), chance.uniform(0.2, 6.0))
 
     return following
+
+
+def in_turn(
+    seed: int, part: tuple[int, int] = (0, 1), *, without: frozenset[str] = frozenset()
+) -> list[Attack]:
+    """Every attack on every process, once; or ``part`` of them: (1, 3) is every third, from the second on."""
+    chance = random.Random(seed)
+    rows = [(t, a) for t, actions in TARGETS.items() if t not in without for a in actions]
+    first, parts = part
+    return [Attack(t, a, TURN_PAUSE_S, chance.uniform(0.2, 3.0)) for t, a in rows[first::parts]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +96,48 @@ class Blow:
 class Attacker:
     """Strikes until told to end; brings supervisord back."""
 
-    def __init__(self, stack: Stack, following: Callable[[], Attack], chance: random.Random) -> None:
+    def __init__(
+        self, stack: Stack, turn: list[Attack], following: Callable[[], Attack], chance: random.Random
+    ) -> None:
         self._stack = stack
+        self._turn = turn
         self._following = following
         self._chance = chance
         self._held: list[tuple[float, int]] = []  # (until, pid)
         self._agent_hit: dict[str, float] = {}
         self.blows: list[Blow] = []
+        self.missed: list[Attack] = []  # of the turn: there was nothing to hit
 
     @property
     def counts(self) -> Counter[tuple[str, str]]:
         return Counter((blow.target, blow.action) for blow in self.blows)
 
     def run(self, ended: threading.Event) -> None:
+        """The turn to its end, then by chance until told to end."""
+        for attack in self._turn:
+            if not self._until_struck(attack):
+                self.missed.append(attack)
+            time.sleep(attack.pause_s)
         while not ended.is_set():
             attack = self._following()
-            self._release(time.monotonic())
-            self._strike(attack)
-            self._bring_back()
+            self._step(attack)
             ended.wait(attack.pause_s)
         self._release(float("inf"))
         self._bring_back()
+
+    def _until_struck(self, attack: Attack) -> bool:
+        end = time.monotonic() + STRIKE_S
+        while time.monotonic() < end:
+            if self._step(attack):
+                return True
+            time.sleep(0.1)
+        return False
+
+    def _step(self, attack: Attack) -> bool:
+        self._release(time.monotonic())
+        struck = self._strike(attack)
+        self._bring_back()
+        return struck
 
     def _bring_back(self) -> None:
         supervisord = self._stack.supervisord
@@ -109,17 +151,19 @@ class Attacker:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
-    def _strike(self, attack: Attack) -> None:
+    def _strike(self, attack: Attack) -> bool:
+        """Returns whether something was hit."""
         pids = self._find(attack.target)
+        struck = False
         if not pids:
-            return
+            return struck
         if attack.target != "everything":
             pids = [self._chance.choice(sorted(pids))]
         for pid in pids:
             session = _session_of(pid)
             if attack.target in ("agent", "keeper") and attack.action == KILL:
                 if time.monotonic() - self._agent_hit.get(session or "", -1e9) < AGENT_PAUSE_S:
-                    return
+                    return struck
                 self._agent_hit[session or ""] = time.monotonic()
             with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
                 if attack.action == KILL:
@@ -128,8 +172,10 @@ class Attacker:
                     os.kill(pid, signal.SIGSTOP)
                     self._held.append((time.monotonic() + attack.hold_s, pid))
                 elif not cut(pid):
-                    return
+                    return struck
                 self.blows.append(Blow(time.time(), attack.target, attack.action, pid, session))
+                struck = True
+        return struck
 
     def _find(self, target: str) -> list[int]:
         supervisord = self._stack.supervisord
@@ -176,19 +222,20 @@ def _session_of(pid: int) -> str | None:
 
 
 def cut(pid: int) -> bool:
-    """End one TCP connection of another process, as a network would. Returns whether there was one.
-
-    A copy of its socket is taken (pidfd_getfd(2), Linux 5.6 and later; one's own processes) and shut down.
-    """
+    """End the TCP connections of another process, as a network would. Returns whether there was one."""
     established = psutil.CONN_ESTABLISHED
-    links = [x for x in psutil.Process(pid).net_connections("tcp") if x.status == established]
-    if not links:
-        return False
+    links = [x.fd for x in psutil.Process(pid).net_connections("tcp") if x.status == established]
     pidfd = os.pidfd_open(pid)
     try:
-        copy = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, links[0].fd, 0)
+        ended = [_shut(pid, pidfd, fd) for fd in links]
     finally:
         os.close(pidfd)
+    return any(ended)
+
+
+def _shut(pid: int, pidfd: int, fd: int) -> bool:
+    """Take a copy of its socket (pidfd_getfd(2), Linux 5.6 and later; one's own processes), shut it down."""
+    copy = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, fd, 0)
     if copy < 0:
         error = ctypes.get_errno()
         if error in (3, 9):  # ESRCH, EBADF: gone in the meantime

@@ -26,9 +26,20 @@ class Driver:
         self.client = client
         self.chance = chance
         self.said: Counter[str] = Counter()
+        self.promises: list[Promise] = []
 
     def run(self, ended: threading.Event, calm: threading.Event) -> None:
         raise NotImplementedError
+
+    def promise(self, number: int, session: str, text: str) -> bool:
+        """Prompt, and remember what was replied. Returns whether it was accepted."""
+        promise = Promise(number, session, text, None)
+        self.promises.append(promise)
+        reply = self.ask(f"sessions/{session}/prompt", {"text": text})
+        if reply is not None:
+            promise.accepted = reply["ok"]
+            promise.code = None if reply["ok"] else reply["error"]["code"]
+        return promise.accepted is True
 
     def wait(self, mean_s: float, ended: threading.Event) -> None:
         ended.wait(self.chance.expovariate(1 / mean_s))
@@ -56,7 +67,6 @@ class Prompter(Driver):
     ) -> None:
         super().__init__(client, chance)
         self.session = session
-        self.promises: list[Promise] = []
         self._numbers = numbers
         self._effects = effects
         self._mean_s = mean_s  # between two prompts
@@ -76,12 +86,7 @@ class Prompter(Driver):
 
     def prompt(self) -> None:
         number = next(self._numbers)
-        promise = Promise(number, self.session, self._script(number), None)
-        self.promises.append(promise)
-        reply = self.ask(f"sessions/{self.session}/prompt", {"text": promise.text})
-        if reply is not None:
-            promise.accepted = reply["ok"]
-            promise.code = None if reply["ok"] else reply["error"]["code"]
+        self.promise(number, self.session, self._script(number))
 
     def _script(self, number: int) -> str:
         def bash(part: int) -> str:
@@ -139,6 +144,24 @@ class Approver(Driver):
             if reply is not None:
                 with self._lock:
                     self._tokens.pop(approval, None)
+
+
+class Asker(Approver):
+    """When all is over, has each session ask once more, and answers when told to."""
+
+    def run(self, ended: threading.Event, calm: threading.Event) -> None:
+        """Its time comes later."""
+
+    def have_asked(self, sessions: list[str], numbers: Iterator[int]) -> int:
+        """Returns how many questions there will be. They wait: questions do not expire."""
+        scripts = [(session, number) for session, number in zip(sessions, numbers, strict=False)]
+        return sum(self.promise(n, session, f"SAY P{n} ;; ASK Which?|this|that") for session, n in scripts)
+
+    def answer(self) -> None:
+        with self._lock:
+            waiting = list(self._tokens.items())
+        for approval, token in waiting:
+            self.ask(f"approvals/{approval}/decision", {"decision": "deny", "token": token})
 
 
 class Interrupter(Driver):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from services.demo import script
+from tests.chaos.look import Look
 
 Row = dict[str, Any]
 
@@ -58,9 +59,10 @@ class Evidence:
     audit: list[Row] = field(default_factory=list)
     audit_holds: bool = True
     spent: int | None = None  # the ledger's total
+    booked: dict[str, int] = field(default_factory=dict)  # session → its postings in the ledger's store
     transcribed: set[str] = field(default_factory=set)  # message ids in the transcripts
-    snapshots: dict[str, Row] = field(default_factory=dict)  # retained topics below the node
-    stores: dict[str, Row] = field(default_factory=dict)  # what the stores say under the same topics
+    rest: Look = field(default_factory=Look)  # when everything had come to rest
+    waiting: Look = field(default_factory=Look)  # while a question of each session waited for its answer
     billed: list[int] | None = None  # by the real agent's model; None: the processes have their bills
     delivered: dict[int, int] | None = None  # prompt → how often it stands in what that model was asked
     approved: dict[str, int] | None = None  # mark → approvals of that command that the agent took

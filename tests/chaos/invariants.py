@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.chaos.evidence import MARK, Evidence, Process, Row
 
+PICO = 10**12
 MICRO = 1_000_000  # 10⁻¹² dollars in a micro-dollar
 SETTLED = frozenset({"ready", "waiting_input", "hibernated", "ended", "failed"})
 
@@ -168,19 +169,37 @@ def costs_agree(e: Evidence, excused: Excused) -> Iterator[str]:
         yield f"the ledger says {e.spent / 1e12:.6f} dollars, the bills {low / 1e12:.6f} to {high / 1e12:.6f}"
 
 
+def costs_agree_by_session(e: Evidence, _excused: Excused) -> Iterator[str]:
+    """What is booked on a session is what its agents were billed. The real one's bills name no session."""
+    if e.billed is not None:
+        return
+    low: Counter[str] = Counter()
+    high: Counter[str] = Counter()
+    for process in e.processes:
+        for row in process.of("bill"):
+            high[process.session] += row["cost_picodollars"]
+            if not process.killed or row["message_id"] in e.transcribed:
+                low[process.session] += row["cost_picodollars"]
+    for session in high.keys() | e.booked.keys():
+        booked = e.booked.get(session, 0)
+        if not low[session] - MICRO // 2 <= booked <= high[session] + MICRO // 2:
+            yield (
+                f"{session}: {booked / PICO:.6f} dollars are booked, the bills are "
+                f"{low[session] / PICO:.6f} to {high[session] / PICO:.6f}"
+            )
+
+
 def audit_verifies(e: Evidence, _excused: Excused) -> Iterator[str]:
     if not e.audit_holds:
         yield "the audit chain does not verify"
 
 
 def snapshots_agree(e: Evidence, _excused: Excused) -> Iterator[str]:
-    """What stands on the bus is what stands in the stores, and nothing waits any more."""
-    for topic, kept in e.stores.items():
-        said = e.snapshots.get(topic, {})
-        for name, value in kept.items():
-            if said.get(name) != value:
-                yield f"{topic}: {name} is {said.get(name)!r} on the bus and {value!r} in the store"
-    for topic, snapshot in e.snapshots.items():
+    """What stands on the bus is what stands in the stores, at rest and while something waited."""
+    for when, look in (("at rest", e.rest), ("while questions waited", e.waiting)):
+        for difference in look.differences():
+            yield f"{when}, {difference}"
+    for topic, snapshot in e.rest.snapshots.items():
         if topic.startswith("sessions/") and topic.endswith("/state"):
             if (
                 snapshot["status"] not in SETTLED
@@ -210,6 +229,7 @@ RULES: tuple[Rule, ...] = (
     decided_once,
     delivered_once,
     costs_agree,
+    costs_agree_by_session,
     audit_verifies,
     snapshots_agree,
     no_fact_refused,

@@ -12,16 +12,17 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import attacks, evidence, invariants
+from tests.chaos import attacks, evidence, invariants, look
 from tests.chaos.client import Client
 from tests.chaos.drivers import (
     Approver,
+    Asker,
     Clock,
     Driver,
     Interrupter,
@@ -42,7 +43,7 @@ STORES = ("ingest", "approvals", "ledger", "tmux")
 
 @dataclass(slots=True)
 class Settings:
-    """``seconds`` of attacks; ``pause_s`` is the mean between two."""
+    """``seconds`` of attacks, or as long as the turn takes; ``pause_s`` is the mean between two by chance."""
 
     seed: int = 1
     seconds: float = 60.0
@@ -50,6 +51,7 @@ class Settings:
     sessions: int = 4
     pause_s: float = 0.7
     without: frozenset[str] = frozenset()
+    turn: tuple[int, int] | None = (0, 1)  # the part of the table that is gone through first (`attacks`)
     real: bool = False  # the real Claude Code CLI, with a scripted Messages API
 
 
@@ -63,6 +65,7 @@ class Report:
     attacks: Counter[str]
     said: Counter[str]
     sizes: dict[str, int]
+    missed: list[str]  # attacks of the turn that found nothing to hit
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -74,14 +77,23 @@ class Report:
             f"seed {self.settings.seed}, {self.settings.seconds:g} s on {self.settings.broker}: "
             f"{self.kills} kills, {sum(self.attacks.values())} attacks, {len(self.violations)} violations"
         ]
+        lines += self._matrix()
         for title, rows in (
-            ("attacks", self.attacks),
             ("evidence", self.sizes),
             ("commands and their answers", self.said),
             ("exceptions that the docs list", self.excused),
         ):
             lines.append(f"  {title}: " + ", ".join(f"{name} {n}" for name, n in sorted(rows.items())))
         return "\n".join([*lines, *(f"  VIOLATION {v}" for v in self.violations), *self.notes])
+
+    def _matrix(self) -> list[str]:
+        """Process by attack; a dash where there is no such attack."""
+        lines = [f"  {'attacks':12}" + "".join(f"{action:>6}" for action in attacks.ACTIONS)]
+        for target, actions in attacks.TARGETS.items():
+            cells = (str(self.attacks[f"{target} {a}"]) if a in actions else "-" for a in attacks.ACTIONS)
+            why = f"  it {attacks.NO_CONNECTION[target]}" if target in attacks.NO_CONNECTION else ""
+            lines.append(f"  {target:12}" + "".join(f"{cell:>6}" for cell in cells) + why)
+        return [*lines, *(f"  MISSED in turn: {missed}" for missed in self.missed)]
 
 
 class Run:
@@ -104,6 +116,7 @@ class Run:
         )
         self._attacker: attacks.Attacker | None = None
         self._notes: list[str] = []
+        self._numbers = itertools.count(1)  # of prompts
 
     def run(self) -> Report:
         """Everything, from the start to the verdict."""
@@ -117,7 +130,9 @@ class Run:
                 clients.callback(driver.client.close)
             recorder = clients.enter_context(self.stack.recorder())
             self._attack(drivers)
-            found = self._collect(drivers, recorder.all("approvals/+/outcome"))
+            user = str(bus["username"])
+            waiting = self._look_while_questions_wait(drivers[-1], user)
+            found = self._collect(drivers, recorder.all("approvals/+/outcome"), waiting, user)
             self.stack.pointsman("end", "--all")
             self._gone(found)
         violations, excused = invariants.check(found)
@@ -136,7 +151,11 @@ class Run:
                 "outcomes": len(found.outcomes),
                 "effects": sum(found.effects.values()),
                 "audit rows": len(found.audit),
+                "snapshots compared": len(found.rest.stores) + len(found.waiting.stores),
             },
+            [f"{attack.target} {attack.action}" for attack in self._attacker.missed]
+            if self._attacker
+            else [],
             self._notes,
         )
 
@@ -145,7 +164,7 @@ class Run:
         return self._attacker.blows if self._attacker else []
 
     def _drivers(self, bus: dict[str, Any]) -> list[Driver]:
-        numbers = itertools.count(1)
+        numbers = self._numbers
         seeds = random.Random(self.settings.seed)
 
         def chance() -> random.Random:
@@ -165,13 +184,16 @@ class Run:
                 for kind in (Interrupter, Treasurer)
                 if self.api is None
             ),
+            Asker(Client(bus, "asker"), chance(), user),
         ]
 
     def _attack(self, drivers: list[Driver]) -> None:
         ended, calm, over = threading.Event(), threading.Event(), threading.Event()
         chance = random.Random(self.settings.seed)
-        following = attacks.plan(self.settings.seed, self.settings.pause_s, without=self.settings.without)
-        self._attacker = attacks.Attacker(self.stack, following, chance)
+        seed, without, turn = self.settings.seed, self.settings.without, self.settings.turn
+        following = attacks.plan(seed, self.settings.pause_s, without=without)
+        first = attacks.in_turn(seed, turn, without=without) if turn else []
+        self._attacker = attacks.Attacker(self.stack, first, following, chance)
         threads = [threading.Thread(target=driver.run, args=(ended, calm)) for driver in drivers]
         attacker = threading.Thread(target=self._attacker.run, args=(over,))
         for thread in (*threads, attacker):
@@ -181,25 +203,37 @@ class Run:
             over.set()
             attacker.join()
             calm.set()
-            self._settle(drivers, threads)
+            others = [t for t, d in zip(threads, drivers, strict=True) if not isinstance(d, Approver)]
+            self._settle(lambda: any(thread.is_alive() for thread in others))
         finally:
             for event in (over, calm, ended):
                 event.set()
             for thread in threads:
                 thread.join()
 
-    def _settle(self, drivers: list[Driver], threads: list[threading.Thread]) -> None:
-        """Wait until every command is answered and nothing has moved for a while."""
+    def _settle(self, busy: Callable[[], bool] = lambda: False) -> None:
+        """Wait until every command is answered (nobody is ``busy``) and nothing has moved for a while."""
         clock, last, end = Clock(), b"", time.monotonic() + SETTLE_S
-        busy = [t for t, d in zip(threads, drivers, strict=True) if not isinstance(d, Approver)]
         while time.monotonic() < end:
             present = self._pulse()
-            at_rest = present == last and b"busy" not in present and not any(t.is_alive() for t in busy)
+            at_rest = present == last and b"busy" not in present and not busy()
             last = present
             if clock.has_been(at_rest) >= REST_S:
                 return
             time.sleep(0.5)
         self._notes.append(f"  NOTE: not at rest within {SETTLE_S:g} s: {last.decode()}")
+
+    def _look_while_questions_wait(self, asker: Driver, user: str) -> look.Look:
+        assert isinstance(asker, Asker)
+        count = asker.have_asked(self.sessions, self._numbers)
+        end = time.monotonic() + SETTLE_S
+        asked = "SELECT count(*) FROM approvals WHERE state = 'pending'"
+        while time.monotonic() < end and self._ask("approvals", asked)[0][0] < count:
+            time.sleep(0.2)
+        found = self._look(user)
+        asker.answer()
+        self._settle()
+        return found
 
     def _pulse(self) -> bytes:
         """Something that changes while anything happens, and says "busy" while anything waits."""
@@ -231,7 +265,9 @@ class Run:
             time.sleep(0.1)
         raise AssertionError(f"{path} cannot be read")
 
-    def _collect(self, drivers: list[Driver], outcomes: list[dict[str, Any]]) -> evidence.Evidence:
+    def _collect(
+        self, drivers: list[Driver], outcomes: list[dict[str, Any]], waiting: look.Look, user: str
+    ) -> evidence.Evidence:
         by_approval: dict[str, list[dict[str, Any]]] = {}
         for outcome in outcomes:
             by_approval.setdefault(outcome["id"], []).append(outcome)
@@ -248,53 +284,47 @@ class Run:
                 "delivered": evidence.delivered(self.api.requests),
                 "approved": evidence.approved(self._ask("approvals", inputs)),
             }
-        stores = self._stores()
-        with self._retained(set(stores)) as snapshots:
-            cost = self.stack.pointsman("cost")
-            return evidence.Evidence(
-                processes=evidence.processes(self.stack.record, killed),
-                promises=[p for d in drivers if isinstance(d, Prompter) for p in d.promises],
-                effects=evidence.effects(self.effects),
-                interrupted={s for d in drivers if isinstance(d, Interrupter) for s in d.interrupted},
-                outcomes=by_approval,
-                audit=[{"action": a, "approval": i, "data": json.loads(data)} for a, i, data in rows],
-                audit_holds=self.stack.run("audit", "verify").returncode == 0,
-                spent=round(cost["total"]["spent_usd"] * 10**12),
-                transcribed=evidence.message_ids(self.stack.transcripts),
-                snapshots=snapshots,
-                stores=stores,
-                **real,
-                refused=[
-                    f"{store}: {row}"
-                    for store in STORES
-                    for row in self._ask(store, "SELECT owner, id, code, message FROM refused")
-                ],
-            )
+        rest = self._look(user)
+        cost = self.stack.pointsman("cost")
+        return evidence.Evidence(
+            processes=evidence.processes(self.stack.record, killed),
+            promises=[promise for driver in drivers for promise in driver.promises],
+            effects=evidence.effects(self.effects),
+            interrupted={s for d in drivers if isinstance(d, Interrupter) for s in d.interrupted},
+            outcomes=by_approval,
+            audit=[{"action": a, "approval": i, "data": json.loads(data)} for a, i, data in rows],
+            audit_holds=self.stack.run("audit", "verify").returncode == 0,
+            spent=round(cost["total"]["spent_usd"] * 10**12),
+            booked=dict(self._ask("ledger", look.BOOKED)),
+            transcribed=evidence.message_ids(self.stack.transcripts),
+            rest=rest,
+            waiting=waiting,
+            **real,
+            refused=[
+                f"{store}: {row}"
+                for store in STORES
+                for row in self._ask(store, "SELECT owner, id, code, message FROM refused")
+            ],
+        )
 
-    def _stores(self) -> dict[str, dict[str, Any]]:
-        pending = self._ask("approvals", "SELECT count(*) FROM approvals WHERE state = 'pending'")[0][0]
-        found: dict[str, dict[str, Any]] = {"approvals/pending": {"count": pending}}
-        for (data,) in self._ask("ingest", "SELECT data FROM sessions"):
-            record = json.loads(data)
-            found[f"sessions/{record['session']}/state"] = {"uid": record["uid"], "turns": record["turns"]}
-        return found
-
-    @contextmanager
-    def _retained(self, expected: set[str]) -> Iterator[dict[str, dict[str, Any]]]:
-        """What a newcomer is told: at least what the stores have, if it comes at all."""
-        found: dict[str, dict[str, Any]] = {}
-        with self.stack.recorder() as recorder:
-            end = time.monotonic() + RETAINED_S
-            while time.monotonic() < end and not expected <= set(recorder.topics()):
-                time.sleep(0.2)
-            time.sleep(1.0)  # what stands beyond that: its end has no sign
-            for topic in recorder.topics():
-                if topic.startswith("services/"):
-                    continue  # plain text, and no part of the promise
-                last = recorder.last(topic)
-                if last is not None:
-                    found[topic] = last
-            yield found
+    def _look(self, user: str) -> look.Look:
+        """Until bus and stores agree, or long enough: what is kept is said a moment later."""
+        end = time.monotonic() + RETAINED_S
+        while True:
+            with self.stack.recorder() as recorder:
+                found = look.Look(stores=look.stores(self._ask, user))
+                within = time.monotonic() + RETAINED_S
+                while time.monotonic() < within and not found.stores.keys() <= set(recorder.topics()):
+                    time.sleep(0.2)
+                time.sleep(1.0)  # what stands beyond that: its end has no sign
+                for topic in recorder.topics():
+                    last = None if topic.startswith("services/") else recorder.last(topic)  # plain text
+                    if last is not None:
+                        if topic == "sessions/index":
+                            last["sessions"] = look.by_name(last["sessions"])
+                        found.snapshots[topic] = last
+            if time.monotonic() > end or not list(found.differences()):
+                return found
 
     def _gone(self, found: evidence.Evidence) -> None:
         """After the end of all sessions and Ctrl-C nothing of ours may be left."""

@@ -10,6 +10,7 @@ import pytest
 
 from tests.chaos.evidence import Evidence, Process, Promise, Row
 from tests.chaos.invariants import check
+from tests.chaos.look import Look
 
 YES = {"behavior": "allow", "updatedInput": {}}
 
@@ -51,16 +52,34 @@ def healthy() -> Evidence:
         audit=[audit("a1", "t1", "approved"), audit("a2", "t2", "denied")],
         spent=7_000_000,
         transcribed={"m1", "m2"},
-        snapshots={
-            "approvals/pending": {"count": 0},
-            "sessions/s1/state": {
-                "uid": "u",
-                "status": "waiting_input",
-                "pending_approvals": [],
-                "queued_prompts": 0,
+        booked={"s1": 7_000_000},
+        rest=Look(
+            {
+                "approvals/pending": {"count": 0, "items": []},
+                "sessions/s1/state": {
+                    "uid": "u",
+                    "status": "waiting_input",
+                    "pending_approvals": [],
+                    "queued_prompts": 0,
+                },
+                "ledger/sessions/s1": {"uid": "u", "spent_usd": 0.000007},
             },
-        },
-        stores={"approvals/pending": {"count": 0}, "sessions/s1/state": {"uid": "u"}},
+            {
+                "approvals/pending": {"count": 0, "items": []},
+                "sessions/s1/state": {"uid": "u"},
+                "ledger/sessions/s1": {"uid": "u", "spent_usd": 0.000007},
+            },
+        ),
+        waiting=Look(
+            {
+                "approvals/pending": {"count": 1, "items": [{"id": "a3", "tool": "Bash"}], "at": "now"},
+                "approvals/a3/request": {"id": "a3"},
+            },
+            {
+                "approvals/pending": {"count": 1, "items": [{"id": "a3", "tool": "Bash"}]},
+                "approvals/a3/request": {"id": "a3"},
+            },
+        ),
     )
 
 
@@ -97,10 +116,18 @@ WRONGS: list[tuple[str, Callable[[Evidence], object]]] = [
     ("costs_agree", lambda e: setattr(e, "spent", 10_000_000)),
     ("costs_agree", lambda e: setattr(e, "spent", None)),
     ("audit_verifies", lambda e: setattr(e, "audit_holds", False)),
-    ("snapshots_agree", lambda e: e.snapshots["approvals/pending"].update(count=1)),
-    ("snapshots_agree", lambda e: e.snapshots.pop("sessions/s1/state")),
-    ("snapshots_agree", lambda e: e.snapshots["sessions/s1/state"].update(status="working")),
-    ("snapshots_agree", lambda e: e.snapshots.update({"approvals/a1/request": {"id": "a1"}})),
+    ("costs_agree_by_session", lambda e: e.booked.update(s1=3_000_000)),
+    ("costs_agree_by_session", lambda e: e.booked.update(s2=3_000_000)),
+    ("snapshots_agree", lambda e: e.rest.snapshots["approvals/pending"].update(count=1)),
+    ("snapshots_agree", lambda e: e.rest.snapshots.pop("sessions/s1/state")),
+    ("snapshots_agree", lambda e: e.rest.snapshots["sessions/s1/state"].update(status="working")),
+    ("snapshots_agree", lambda e: e.rest.snapshots["ledger/sessions/s1"].update(spent_usd=0.000008)),
+    ("snapshots_agree", lambda e: e.rest.snapshots.update({"approvals/a1/request": {"id": "a1"}})),
+    ("snapshots_agree", lambda e: e.rest.snapshots.update({"ledger/sessions/s2": {"uid": "v"}})),
+    ("snapshots_agree", lambda e: e.waiting.snapshots["approvals/pending"]["items"][0].update(tool="Read")),
+    ("snapshots_agree", lambda e: e.waiting.snapshots["approvals/pending"]["items"].clear()),
+    ("snapshots_agree", lambda e: e.waiting.snapshots.pop("approvals/a3/request")),
+    ("snapshots_agree", lambda e: e.waiting.snapshots.update({"approvals/a1/tokens/me": {"id": "a1"}})),
     ("no_fact_refused", lambda e: e.refused.append("ledger: cost-1")),
     ("nothing_left", lambda e: e.left_over.append("process 8")),
 ]
@@ -124,7 +151,7 @@ def test_what_a_killed_agent_excuses_is_counted() -> None:
     first.killed = True
     without(evidence, "answer", request_id="q2")
     evidence.transcribed = {"m1"}
-    evidence.spent = 3_000_000
+    evidence.spent = evidence.booked["s1"] = 3_000_000
     evidence.promises.append(Promise(3, "s1", "SAY P3", True))
     first.rows.append(row("prompt", text="SAY P3", uuid="u3", duplicate=False))
     second = Process(9, "s1", "c", [row("start"), row("prompt", text="SAY P3", uuid="u3", duplicate=False)])
