@@ -61,6 +61,14 @@ def silent(address: BusAddress, after_s: float) -> BusDownError:
     )
 
 
+def deaf(address: BusAddress, what: str, for_s: float) -> BusDownError:
+    """A broker let us in, and answers, but has stopped doing its work for us."""
+    return BusDownError(
+        f"the broker at {_where(address)} has acknowledged nothing for {for_s:.0f} s, while {what} waited: "
+        "it was left, to connect anew. If that goes on, restart the broker"
+    )
+
+
 def broke(address: BusAddress) -> BusDownError:
     """The connection stood, or was about to, and is gone."""
     return BusDownError(f"the connection to the broker at {_where(address)} broke. {_START_IT}")

@@ -196,6 +196,10 @@ class BusBase(ABC):
             self._router.remove(topic)
             self._send_unsubscribe(topic)
 
+    def ask_anew(self, topic: str, qos: int) -> None:
+        """Ask the broker again for what `divert` gave the topic of."""
+        self._send_subscribe([(topic, qos)])
+
     async def subscriptions_stand(self) -> None:
         """Wait until there is a connection and the broker has acknowledged every subscription."""
         await trio.lowlevel.checkpoint()

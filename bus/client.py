@@ -40,6 +40,7 @@ from bus.address import (
     Log,
     RefusedByBrokerError,
     broke,
+    deaf,
     refused,
     silent,
     unreachable,
@@ -50,6 +51,7 @@ from bus.base import CHECKPOINT_EVERY, OFFLINE, BusBase
 from bus.errors import BusDownError
 from bus.link import UNSENT_MAX, Link, connect
 from bus.packets import PacketError
+from bus.patience import PUBACK_LOOKS, SUBACK_LOOKS, Patience
 from bus.queues import Entry
 from bus.topics import Kind
 
@@ -124,6 +126,7 @@ class MqttBus(BusBase):
         self._handler_error: Exception | None = None
         self._handler_ended = trio.Event()
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBE's message id → filters without a SUBACK
+        self._pubacks, self._subacks = Patience(PUBACK_LOOKS), Patience(SUBACK_LOOKS)
         self._let_in = False
         self._refused: str | None = None
         self._scope: trio.CancelScope | None = None
@@ -372,6 +375,7 @@ class MqttBus(BusBase):
         self._wake()
 
     def _acknowledge(self, number: int) -> None:
+        self._pubacks.heard()
         full = len(self._in_flight) >= IN_FLIGHT_MAX
         entry = self._in_flight.pop(number)
         if entry.row.kind is Kind.SNAPSHOT:
@@ -386,9 +390,15 @@ class MqttBus(BusBase):
         assert client is not None  # noqa: S101  # set by _connection
         began = trio.current_time()
         watching = True
+        self._pubacks, self._subacks = Patience(PUBACK_LOOKS), Patience(SUBACK_LOOKS)
         while True:
             await trio.sleep(TICK_S)
             self._check(client.loop_misc(), address)
+            reads = self._connected and self._has_room()
+            if self._pubacks.look(owed=reads and bool(self._in_flight)):
+                raise _Lost(deaf(address, "messages", PUBACK_LOOKS * TICK_S))
+            if self._subacks.look(owed=reads and bool(self._asked)):
+                raise _Lost(deaf(address, "a subscription", SUBACK_LOOKS * TICK_S))
             if watching and self._connected and trio.current_time() - began > WATCH_OWN_S:
                 watching = False
                 self._stop_watching()
@@ -432,6 +442,7 @@ class MqttBus(BusBase):
     def _on_subscribe(
         self, _client: Client, _user: Any, message_id: int, reasons: list[ReasonCode], _properties: Any
     ) -> None:
+        self._subacks.heard()
         for topic, reason in zip(self._asked.pop(message_id, []), reasons, strict=False):
             if reason.is_failure:
                 self.refused_filters.add(topic)

@@ -72,6 +72,10 @@ class Requester:
         with self._bus.divert(t.REPLIES, on_reply, id=request_id) as topic, trio.move_on_after(timeout_s):
             pause = RESEND_FIRST_S
             while not answered.is_set():
+                if (
+                    sent
+                ):  # brokers lose a subscription at times: amqtt, when one like it has just been dropped
+                    self._bus.ask_anew(topic, t.REPLIES.qos)
                 await self._bus.subscriptions_stand()
                 if topic in self._bus.refused_filters:
                     raise RefusedError("not_allowed", "this user may not read replies, so it cannot ask")

@@ -28,11 +28,13 @@ class Client:
         self._handlers: list[tuple[str, Callable[[str, bytes], None]]] = []
         self._replies: dict[str, Reply] = {}
         self._changed = threading.Condition()
+        self._listens = False  # the broker has acknowledged the subscriptions of this connection
         self._count = 0
         self._mqtt = mqtt.Client(CallbackAPIVersion.VERSION2)
         self._mqtt.username_pw_set(bus["username"], Path(bus["password_file"]).read_text())
         self._mqtt.reconnect_delay_set(min_delay=1, max_delay=1)
         self._mqtt.on_connect = self._on_connect
+        self._mqtt.on_subscribe = self._on_subscribe
         self._mqtt.on_message = self._on_message
 
     def listen(self, pattern: str, handler: Callable[[str, bytes], None]) -> None:
@@ -49,8 +51,11 @@ class Client:
         self._mqtt.loop_stop()
 
     def _on_connect(self, client: mqtt.Client, *_: Any) -> None:
-        for pattern in self._filters:
-            client.subscribe(self.prefix + pattern, qos=1)
+        self._listens = False
+        client.subscribe([(self.prefix + pattern, 1) for pattern in self._filters])
+
+    def _on_subscribe(self, *_: Any) -> None:
+        self._listens = True
 
     def _on_message(self, _client: Any, _user: Any, message: mqtt.MQTTMessage) -> None:
         topic = message.topic.removeprefix(self.prefix)
@@ -69,12 +74,8 @@ class Client:
             command_id = f"{self.name}-{self._count}"
         body = json.dumps({"id": command_id, **payload})
         end = time.monotonic() + deadline_s
-        sent = False
         while time.monotonic() < end:
-            if self._mqtt.is_connected():
-                if sent:  # amqtt at times takes a subscription and delivers nothing: so it is asked for anew
-                    self._mqtt.subscribe(self.prefix + "replies/+", qos=1)
-                sent = True
+            if self._mqtt.is_connected() and self._listens:
                 self._mqtt.publish(self.prefix + topic, body, qos=1)
             with self._changed:
                 if self._changed.wait_for(lambda: command_id in self._replies, AGAIN_S):

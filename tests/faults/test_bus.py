@@ -1,4 +1,4 @@
-"""A broker that takes everything and passes on nothing, and ten thousand facts at once."""
+"""Brokers that take everything and pass on nothing, and ten thousand facts at once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from bus import client
+from bus import messages as m
+from bus import topics as t
 from bus.address import BusAddress
 from bus.client import IN_FLIGHT_MAX, MqttBus
 from bus.durable import WINDOW
+from bus.requests import Requester
+from tests.bus.test_contract import answer
 from tests.faults.owner import OWNER, PRODUCER, Party
 from tests.support.brokers import NODE, ROOT, RunningBroker, mosquitto_broker
 from tests.support.waiting import eventually
@@ -23,11 +28,17 @@ BURST_S = 120.0
 
 
 class Swallower:
-    """A broker that lets everyone in, and neither acknowledges nor passes on what is published."""
+    """A broker that lets everyone in and answers pings, and neither acknowledges nor passes on what is
+    published. After ``subscriptions`` of a connection it acknowledges no more of them.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, subscriptions: int = 1000) -> None:
         self.swallowed: list[bytes] = []
         self.port = 0
+        self._subscriptions = subscriptions
+
+    def address(self) -> BusAddress:
+        return BusAddress("127.0.0.1", self.port, "anybody", "")
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -36,7 +47,7 @@ class Swallower:
         await trio.serve_listeners(self._serve, [listener])
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        data = b""
+        data, asked = b"", 0
         async for more in stream:
             data += more
             while (found := packet(data)) is not None:
@@ -44,6 +55,9 @@ class Swallower:
                 if kind == CONNECT:
                     await stream.send_all(b"\x20\x02\x00\x00")
                 elif kind == SUBSCRIBE:
+                    asked += 1
+                    if asked > self._subscriptions:
+                        continue
                     count = sum(1 for _ in filters(body[2:]))
                     await stream.send_all(bytes([0x90, 2 + count]) + body[:2] + b"\x01" * count)
                 elif kind == PING:
@@ -77,46 +91,76 @@ def broker(tmp_path: Path) -> Iterator[RunningBroker]:
         yield broker
 
 
-def test_a_broker_that_never_acknowledges_loses_no_fact(broker: RunningBroker, tmp_path: Path) -> None:
+def test_a_broker_that_never_acknowledges_is_left_and_loses_no_fact(
+    broker: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "PUBACK_LOOKS", 2)  # 20 in truth
     count = WINDOW + 100
+    facts = f"/facts/{PRODUCER}/{OWNER}".encode()
 
     async def main() -> None:
         bad = Swallower()
-        scope = trio.CancelScope()
-
-        async def swallow(*, task_status: trio.TaskStatus[None]) -> None:
-            with scope:
-                await bad.run(task_status=task_status)
-
         good: Callable[[], BusAddress] = broker.address(f"service-{PRODUCER}")
+        troubles: list[str] = []
+
+        def swallowed() -> int:
+            return sum(facts in body[:80] for body in bad.swallowed)
 
         def address() -> BusAddress:
-            return good() if scope.cancel_called else BusAddress("127.0.0.1", bad.port, "anybody", "")
+            if bus.trouble is not None:
+                troubles.append(str(bus.trouble))
+            return good() if troubles and swallowed() >= WINDOW else bad.address()
 
         bus = MqttBus(address, root=ROOT, node=NODE, service=PRODUCER)
         producer = Party(bus, PRODUCER, tmp_path)
+        other = broker.bus(OWNER)
+        owner = Party(other, OWNER, tmp_path)
         async with trio.open_nursery() as nursery:
-            await nursery.start(swallow)
-            nursery.start_soon(bus.run)
-            nursery.start_soon(producer.station.run)
+            await nursery.start(bad.run)
+            for one, party in ((bus, producer), (other, owner)):
+                nursery.start_soon(one.run)
+                nursery.start_soon(party.station.run)
             await eventually(lambda: bus.connected)
             producer.post(count)
-            facts = f"/facts/{PRODUCER}/{OWNER}".encode()
-            await eventually(lambda: sum(facts in body[:80] for body in bad.swallowed) >= WINDOW)
+            await eventually(lambda: swallowed() >= WINDOW)
             assert len(bus._in_flight) <= IN_FLIGHT_MAX
             assert producer.station.mailbox.waiting() == count
-            scope.cancel()  # somebody puts a good one in its place
-
-            other = broker.bus(OWNER)
-            owner = Party(other, OWNER, tmp_path)
-            nursery.start_soon(other.run)
-            nursery.start_soon(owner.station.run)
-            await eventually(lambda: len(owner.effects()) >= count)
+            await eventually(lambda: len(owner.effects()) >= count, BURST_S)
             await eventually(lambda: producer.station.mailbox.waiting() == 0)
             assert owner.effects() == [str(number) for number in range(count)]
             nursery.cancel_scope.cancel()
+        assert "acknowledged nothing for 2 s, while messages waited" in troubles[0]
         producer.db.close()
         owner.db.close()
+
+    trio.run(main)
+
+
+def test_a_broker_that_takes_no_more_subscriptions_is_left_and_the_question_answered(
+    broker: RunningBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part of it that serves one connection may die, and pings are answered all the same."""
+    monkeypatch.setattr(client, "SUBACK_LOOKS", 2)
+
+    async def main() -> None:
+        bad = Swallower(subscriptions=0)
+        good = broker.address("operator")
+
+        def address() -> BusAddress:
+            return bad.address() if bus.trouble is None else good()
+
+        bus = MqttBus(address, root=ROOT, node=NODE)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(bad.run)
+            owner = broker.bus("ingest")
+            nursery.start_soon(owner.run)
+            nursery.start_soon(bus.run)
+            nursery.start_soon(answer, owner, {"queued_prompts": 0})
+            await eventually(lambda: bus.connected)
+            command = m.Prompt(id="one", text="hello")
+            result = await Requester(bus).ask(t.SESSION_PROMPT, command, session="s", timeout_s=BURST_S)
+            assert result == {"queued_prompts": 0}
+            nursery.cancel_scope.cancel()
 
     trio.run(main)
 
