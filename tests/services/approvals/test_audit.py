@@ -55,6 +55,36 @@ def test_a_missing_row_is_found_the_last_one_too(at: int) -> None:
     assert broken.n == at + 1
 
 
+def rehashed(row: audit.Row, previous: bytes) -> audit.Row:
+    digest = audit.digest(previous, row.n, row.at, row.action, row.approval, row.data)
+    return msgspec.structs.replace(row, hash=digest)
+
+
+@given(st.integers(0, 6))
+def test_a_row_that_was_made_anew_with_its_own_hash_is_found_at_the_next(at: int) -> None:
+    rows = chain(8)
+    end = head(rows)
+    forged = msgspec.structs.replace(rows[at], data='{"decision":"approve"}')
+    rows[at] = rehashed(forged, rows[at - 1].hash if at else audit.GENESIS)
+    broken = audit.verify(rows, end).broken
+    assert broken is not None
+    assert broken.n == at + 2
+
+
+@given(st.integers(0, 6))
+def test_a_gap_is_found_though_all_rows_after_it_were_made_anew(at: int) -> None:
+    rows = chain(8)
+    del rows[at]
+    previous = audit.GENESIS
+    for n, row in enumerate(rows):
+        rows[n] = rehashed(row, previous)
+        previous = rows[n].hash
+    broken = audit.verify(rows, head(rows)).broken
+    assert broken is not None
+    assert broken.n == at + 1
+    assert "is missing" in broken.reason
+
+
 @given(st.permutations(range(6)))
 def test_another_order_is_found(order: list[int]) -> None:
     rows = chain(6)
