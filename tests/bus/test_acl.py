@@ -218,3 +218,5 @@ def test_password_hashes() -> None:
         ("nobody", "secret"), (None, None), ("", ""),
     ):  # fmt: skip
         assert not check_digest(digests, username, password)
+    nobody = read_digests(digest_passwords({"viewer": ""}))
+    assert not check_digest(nobody, "viewer", "")  # an empty password lets nobody in
