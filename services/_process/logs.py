@@ -183,7 +183,9 @@ class _FileSink:
 
 
 class _PrivateRotating(logging.handlers.RotatingFileHandler):
-    """Stdlib rotation with files that only their owner may read; a failing disk is told of once."""
+    """Stdlib rotation with files that only their owner may read; a failing disk is told of once. A file that
+    somebody deletes or moves away is begun anew.
+    """
 
     def __init__(self, path: Path) -> None:
         self._told = False
@@ -191,7 +193,21 @@ class _PrivateRotating(logging.handlers.RotatingFileHandler):
 
     def _open(self) -> io.TextIOWrapper:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        return open(os.open(self.baseFilename, flags, 0o600), "a", encoding="utf-8")
+        handle = os.open(self.baseFilename, flags, 0o600)
+        self._own = os.fstat(handle)
+        return open(handle, "a", encoding="utf-8")
+
+    def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802  # the base class's name
+        if self.stream and not self._there():
+            self.stream.close()
+            self.stream = self._open()
+        return super().shouldRollover(record)
+
+    def _there(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.baseFilename), self._own)  # noqa: PTH116  # at each line
+        except FileNotFoundError:
+            return False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the base class's name
         if not self._told:

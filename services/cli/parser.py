@@ -21,6 +21,7 @@ from services.cli import (
     costs,
     doctor,
     hooks,
+    logs,
     money,
     policy,
     sessions,
@@ -236,10 +237,10 @@ def _system(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     _verb(verbs, "doctor", doctor.doctor, "Find what is missing on this machine, and how to mend it.")
 
-    logs = _verb(verbs, "logs", system.logs, "Show the logs of the services.")
-    logs.add_argument("service", metavar="SERVICE", nargs="?", help="default: all")
-    logs.add_argument("-n", "--lines", type=_count, default=50, metavar="N", help="default: 50")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on, until Ctrl-C")
+    log = _verb(verbs, "logs", logs.logs, "Show the logs of the services.")
+    log.add_argument("name", metavar="NAME", nargs="?", help="a service, or a session; default: all")
+    log.add_argument("-n", "--lines", type=_count, default=50, metavar="N", help="default: 50")
+    log.add_argument("-f", "--follow", action="store_true", help="go on, until Ctrl-C")
 
     completion = _verb(verbs, "completion", system.completion, "Print the script for the shell's tab key.")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))

@@ -1,14 +1,10 @@
-"""Verbs about the installation: health, bus, logs, completion."""
+"""Verbs about the installation: health, bus, completion."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from argparse import Namespace
-from collections import deque
 from datetime import datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +18,9 @@ from bus.codec import decode_text
 from bus.errors import BusDownError, PeerError, RefusedError
 from services import SERVICES
 from services.cli import view
-from services.cli.line import USER, Snapshots, UsageError, World, connected
+from services.cli.line import USER, Snapshots, World, connected
 from services.cli.out import say, say_json
-from services.cli.text import clean, one_line
+from services.cli.text import one_line
 
 ROLE_S = 3.0
 STALE_S = 30.0  # three heartbeats of ten seconds
@@ -153,90 +149,6 @@ async def _role(world: World, name: str) -> str | None:
             found = await line.ask(t.USER_LIST, m.ListUsers(), timeout_s=ROLE_S)
         return next((user["role"] for user in found["users"] if user["user"] == name), None)
     return None
-
-
-async def logs(world: World, args: Namespace) -> int:
-    """The end of one service's log, or of all of them in the order of time."""
-    folder = world.config.node.home / "logs"
-    names = [args.service] if args.service else sorted(path.stem for path in folder.glob("*.log"))
-    files = [folder / f"{name}.log" for name in names]
-    missing = [file for file in files if not file.exists()]
-    if missing or not files:
-        there = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none yet"
-        raise RefusedError(
-            "bad_request", f"no log of {args.service or 'any service'} in {folder} (there: {there})"
-        )
-    if args.follow and len(files) != 1:
-        raise UsageError("--follow needs the name of a service")
-    lines = sorted(
-        (line for file in files for line in _tail(file, args.lines)), key=lambda entry: str(entry.get("at"))
-    )
-    lines = lines[-args.lines :]
-    if world.json and not args.follow:
-        say_json(lines)
-        return 0
-    for line in lines:
-        _show_line(world, line)
-    if args.follow:
-        _follow(world, files[0])
-    return 0
-
-
-def _tail(file: Path, count: int) -> list[dict[str, Any]]:
-    with file.open(encoding="utf-8", errors="replace") as handle:
-        last = deque(handle, maxlen=count)
-    entries = [_entry(line) for line in last]
-    for before, entry in pairwise(entries):
-        entry.setdefault("at", before.get("at", ""))  # a stray line belongs to the one before it
-    return entries
-
-
-def _entry(line: str) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(line.encode("utf-8", "replace"))
-    except msgspec.DecodeError:
-        found = None
-    return found if isinstance(found, dict) else {"event": line.rstrip("\n")}
-
-
-def _show_line(world: World, entry: dict[str, Any]) -> None:
-    if world.json:
-        say_json(entry, indent=None)
-        return
-    level = str(entry.get("level", ""))
-    style = {"warning": "yellow", "error": "bold red", "debug": "dim"}.get(level, "")
-    text = Text(f"{str(entry.get('at', ''))[:19].replace('T', ' ')} ", style="dim")
-    text.append(f"{one_line(str(entry.get('service', ''))):10} ")
-    text.append(one_line(str(entry.get("event", ""))), style=style)
-    more = {
-        key: value
-        for key, value in entry.items()
-        if key not in {"at", "service", "level", "event", "traceback"}
-    }
-    text.append(
-        "".join(f" {one_line(key)}={one_line(str(value), 300)}" for key, value in more.items()), style="dim"
-    )
-    if "traceback" in entry:
-        text.append("\n" + clean(str(entry["traceback"])), style="dim")
-    say(text)
-
-
-def _follow(world: World, file: Path) -> None:
-    """Until Ctrl-C; a rotated file is opened anew."""
-    handle = file.open(encoding="utf-8", errors="replace")
-    try:
-        handle.seek(0, os.SEEK_END)
-        while True:
-            line = handle.readline()
-            if line:
-                _show_line(world, _entry(line))
-                continue
-            time.sleep(0.2)
-            if file.exists() and os.fstat(handle.fileno()).st_ino != file.stat().st_ino:
-                handle.close()
-                handle = file.open(encoding="utf-8", errors="replace")
-    finally:
-        handle.close()
 
 
 async def completion(world: World, args: Namespace) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +15,7 @@ import trio
 from bus import messages as m
 from bus import topics as t
 from bus.errors import BusDownError
+from services.cli.logs import LogFile
 from tests.services.cli.support import NOW, Stage, cost, play, question, request, state, total
 
 
@@ -607,6 +610,78 @@ def test_logs(stage: Stage) -> None:
         result = await stage.pointsman("logs", "ingest")
         assert result.out == "2026-11-21 08:00:02 ingest     late n=\\x1b[2J\n"
         assert "ingest, tmux" in (await stage.pointsman("logs", "nothing")).err
+
+    play(stage, body)
+
+
+def test_logs_of_a_session_are_what_every_service_says_of_it(stage: Stage) -> None:
+    async def body(stage: Stage) -> None:
+        for hour, service in enumerate(("tmux", "ingest")):
+            lines = [
+                f'{{"at":"2026-11-21T0{hour}","event":"{s}","session":"{s}"}}' for s in ("demo", "demo2")
+            ]
+            (stage.home.logs / f"{service}.log").write_text("\n".join([*lines, "about demo, not JSON", ""]))
+        result = await stage.pointsman("logs", "demo", "--json")
+        assert [one["at"] for one in result.json] == ["2026-11-21T00", "2026-11-21T01"]
+        result = await stage.pointsman("logs", "demo3")
+        assert (result.code, "no session 'demo3'" in result.err) == (1, True)
+
+    play(stage, body)
+
+
+def test_logs_are_followed_in_all_services(stage: Stage) -> None:
+    async def body(stage: Stage) -> None:
+        names = ("ingest", "tmux")
+        for name in names:
+            (stage.home.logs / f"{name}.log").write_text('{"event":"before"}\n')
+
+        async def write() -> None:
+            await trio.sleep(0.5)
+            for name in names:
+                with (stage.home.logs / f"{name}.log").open("a") as file:
+                    file.write(f'{{"event":"\\u001b[2J later in {name}"}}\n')
+
+        with trio.move_on_after(2):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(write)
+                await stage.pointsman("logs", "--follow", "--json")
+        said = [json.loads(line)["event"] for line in stage.capsys.readouterr().out.splitlines()]
+        assert said == ["before", "before", "\x1b[2J later in ingest", "\x1b[2J later in tmux"]
+
+    play(stage, body)
+
+
+def test_a_log_is_read_on_whatever_becomes_of_the_file(tmp_path: Path) -> None:
+    """No line is missed and none is shown twice, by a reader that looks now and then."""
+    path, old = tmp_path / "x.log", tmp_path / "x.log.1"
+    file = LogFile(path)
+    assert list(file.new_lines()) == []
+    path.write_text("1\n2\nha")
+    assert list(file.new_lines()) == ["1", "2"]
+    with path.open("a") as writer:
+        writer.write("lf\n3\n")
+    path.rename(old)
+    assert list(file.new_lines()) == ["half", "3"]
+    with old.open("a") as writer:
+        writer.write("4\n")
+    path.write_text("5\n")
+    assert list(file.new_lines()) == ["4", "5"]
+    assert list(file.older_lines()) == ["1", "2", "half", "3", "4"]
+    path.unlink()
+    assert list(file.new_lines()) == []
+    path.write_text("6\n77\n")
+    assert list(file.new_lines()) == ["6", "77"]
+    path.write_bytes(b"\xff\n")  # cut, as logrotate's copytruncate does
+    assert list(file.new_lines()) == ["\ufffd"]
+    file.close()
+
+
+def test_after_a_rotation_the_older_file_fills_up(stage: Stage) -> None:
+    async def body(stage: Stage) -> None:
+        (stage.home.logs / "tmux.log.1").write_text("".join(f'{{"at":"{n}"}}\n' for n in range(5)))
+        (stage.home.logs / "tmux.log").write_text('{"at":"5"}\n')
+        result = await stage.pointsman("logs", "tmux", "--lines", "3", "--json")
+        assert [one["at"] for one in result.json] == ["3", "4", "5"]
 
     play(stage, body)
 

@@ -87,6 +87,19 @@ def test_files_are_rotated_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert json.loads((tmp_path / "ledger.log").read_text().splitlines()[-1])["number"] == 199
 
 
+def test_a_file_that_is_deleted_or_moved_away_is_begun_anew(tmp_path: Path) -> None:
+    path, log = tmp_path / "ledger.log", open_log(tmp_path, "ledger")
+    log.info("one")
+    path.unlink()
+    log.info("two")
+    path.rename(tmp_path / "moved")
+    log.info("three")
+    log.close()
+    assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["three"]
+    assert json.loads((tmp_path / "moved").read_text())["event"] == "two"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_a_full_disk_is_told_of_once_and_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     sink = logs._FileSink(Path("/dev/full"))
     sink({"event": "a"})
