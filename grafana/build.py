@@ -26,15 +26,21 @@ from grafana_foundation_sdk.builders import (
     timeseries,
 )
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import StackingMode
+from grafana_foundation_sdk.models.common import (
+    BigValueTextMode,
+    GraphTresholdsStyleMode,
+    StackingMode,
+)
 from grafana_foundation_sdk.models.dashboard import (
     DashboardLinkType,
     DataSourceRef,
+    DataTransformerConfig,
     GridPos,
     Threshold,
     ThresholdsMode,
     VariableRefresh,
 )
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 HERE = Path(__file__).parent
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -51,7 +57,8 @@ MAKERS: dict[str, Any] = {
 @dataclass(frozen=True, slots=True)
 class Panel:
     """``queries``: (expression, legend). ``bad``: (value, colour) from which on it is so; ``may_be_empty``:
-    why nothing is there on a healthy stack.
+    why nothing is there on a healthy stack. ``named``: it shows the legend, not the value, which is always 1.
+    ``columns``: of a table, its labels in this order. ``opens_session``: its legend is a session's name.
     """
 
     kind: str
@@ -64,6 +71,9 @@ class Panel:
     height: int = 6
     stacked: bool = False
     may_be_empty: str = ""
+    named: bool = False
+    columns: Sequence[str] = ()
+    opens_session: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +94,8 @@ FLEET = Board(
     "Pointsman: fleet",
     "Is everything running, what are the sessions doing, and who eats the memory?",
     (
-        Panel("stat", "Services online", "Services that beat; six are right.", "none",
-              [_q("sum(pointsman_service_online{})")], [(0, "red"), (6, "green")], 4, 4),
+        Panel("stat", "Services down", "Services that do not beat; no data: not even the watchdog does.", "none",
+              [_q("sum(1 - pointsman_service_online{})")], [(0, "green"), (1, "red")], 4, 4),
         Panel("stat", "Sessions alive", "Living sessions on the chosen nodes.", "none",
               [_q("count(pointsman_session_status{}) or vector(0)")], (), 4, 4),
         Panel("stat", "Waiting for a yes", "Approvals that wait for a person.", "none",
@@ -96,27 +106,29 @@ FLEET = Board(
               [_q("max(pointsman_memory_used_bytes{} / pointsman_memory_budget_bytes{})")],
               [(0, "green"), (0.618, "orange"), (0.8, "red")], 4, 4),
         Panel("stat", "Breaker", "Whether new work is let in.", "none",
-              [_q("pointsman_breaker_state{} == 1", "{{state}}")], (), 4, 4),
+              [_q("pointsman_breaker_state{} == 1", "{{state}}")], (), 4, 4, named=True),
         Panel("time", "Sessions by status", "What the sessions are doing.", "none",
               [_q("sum by (status) (pointsman_sessions{}) > 0", "{{status}}")], (), 12, 8, stacked=True,
               may_be_empty="no session has been opened"),
         Panel("time", "Memory by session", "Proportional set size of each agent with all its children.", "bytes",
               [_q("pointsman_session_memory_bytes{}", "{{session}}")], (), 12, 8, stacked=True,
-              may_be_empty="no session is awake"),
+              may_be_empty="no session is awake", opens_session=True),
         Panel("time", "Memory of the services", "Resident memory of each service.", "bytes",
               [_q('process_resident_memory_bytes{,job="pointsman"}', "{{service}}")], (), 8, 7),
         Panel("time", "Processor", "Share of one processor that each service uses.", "percentunit",
               [_q('rate(process_cpu_seconds_total{,job="pointsman"}[1m])', "{{service}}")], (), 8, 7),
         Panel("time", "Open files", "File descriptors of each service.", "none",
               [_q('process_open_fds{,job="pointsman"}', "{{service}}")], (), 8, 7),
-        Panel("time", "Evictions and restarts", "What the watchdog had to do in the last hour.", "none",
+        Panel("time", "Evictions, restarts and deaths", "What the watchdog had to do, and what died by itself, "
+              "in the hour before each point.", "none",
               [_q("increase(pointsman_evictions_total{}[1h])", "session {{how}}"),
-               _q("increase(pointsman_service_restarts_total{}[1h])", "restarted {{name}}")], (), 12, 6,
+               _q("increase(pointsman_service_restarts_total{}[1h])", "{{name}} hung"),
+               _q("increase(pointsman_service_deaths_total{}[1h])", "{{name}} died")], (), 12, 6,
               may_be_empty="the watchdog had nothing to do"),
         Panel("stat", "Disk free", "On the disk of the home; the breaker opens below 100 MiB.", "bytes",
               [_q("min(pointsman_disk_free_bytes{})")], [(0, "red"), (1 << 30, "green")], 6, 6),
         Panel("table", "Versions", "What runs where.", "none",
-              [_q("pointsman_build_info{}", "")], (), 6, 6),
+              [_q("pointsman_build_info{}", "")], (), 6, 6, columns=("node", "service", "version")),
     ),
 )  # fmt: skip
 
@@ -126,7 +138,7 @@ SESSION = Board(
     "What one session is doing, what it costs and what it holds.",
     (
         Panel("stat", "Status", "What the session is doing now.", "none",
-              [_q('pointsman_session_status{,session="$session"}', "{{status}}")], (), 6, 4),
+              [_q('pointsman_session_status{,session="$session"}', "{{status}}")], (), 6, 4, named=True),
         Panel("stat", "Spent", "By this session, its running turn included.", "currencyUSD",
               [_q('pointsman_session_spent_dollars{,session="$session"}')], (), 6, 4),
         Panel("stat", "Budget used", "Of the session's own budget.", "percentunit",
@@ -162,14 +174,15 @@ COSTS = Board(
         Panel("time", "Cost by model", "Dollars in the hour before each point.", "currencyUSD",
               [_q("sum by (model) (increase(pointsman_cost_dollars_total{}[1h]))", "{{model}}")], (), 12, 8,
               stacked=True),
-        Panel("time", "Tokens by kind", "Tokens a second; what is read from the cache is cheap.", "none",
+        Panel("time", "Tokens by kind", "Tokens a second; what is read from the cache is cheap.", "short",
               [_q("sum by (kind) (rate(pointsman_tokens_total{}[5m]))", "{{kind}}")], (), 12, 8, stacked=True),
         Panel("bars", "Budgets of the node", "Used share of each that is set.", "percentunit",
               [_q("pointsman_budget_used_ratio{}", "{{period}}")],
               [(0, "green"), (0.618, "orange"), (0.854, "red")], 8, 8,
               may_be_empty="the node has no budget"),
         Panel("bars", "Dearest sessions", "The ten living sessions that have spent most.", "currencyUSD",
-              [_q("topk(10, pointsman_session_spent_dollars{})", "{{session}}")], (), 8, 8),
+              [_q("topk(10, pointsman_session_spent_dollars{})", "{{session}}")], (), 8, 8,
+              opens_session=True),
         Panel("time", "Sessions by level", "How far the sessions' own budgets are used.", "none",
               [_q("sum by (level) (pointsman_budget_sessions{})", "{{level}}")], (), 8, 8, stacked=True),
         Panel("time", "What did not add up", "Late reports, totals that began anew, and cost that no model's "
@@ -191,8 +204,8 @@ HEALTH = Board(
               [_q("sum(pointsman_unapproved_tools_total{})")], [(0, "green"), (1, "red")], 6, 4),
         Panel("stat", "Facts that wait", "Not yet acknowledged by their owner.", "none",
               [_q("sum(pointsman_facts_waiting{})")], [(0, "green"), (100, "orange")], 6, 4),
-        Panel("stat", "Connected", "Services whose connection to the broker stands.", "none",
-              [_q("sum(pointsman_bus_connected{})")], [(0, "red"), (6, "green")], 6, 4),
+        Panel("stat", "Cut off", "Services that run without a connection to the broker.", "none",
+              [_q("sum(1 - pointsman_bus_connected{})")], [(0, "green"), (1, "red")], 6, 4),
         Panel("time", "Decisions", "By what was decided and the way it came, in five minutes.", "none",
               [_q("sum by (decision, via) (increase(pointsman_approvals_total{}[5m]))", "{{decision}} via {{via}}")],
               (), 12, 8, stacked=True),
@@ -200,7 +213,7 @@ HEALTH = Board(
               [_q("histogram_quantile(0.5, sum by (le) (rate(pointsman_approval_latency_seconds_bucket{}[5m])))", "p50"),
                _q("histogram_quantile(0.95, sum by (le) (rate(pointsman_approval_latency_seconds_bucket{}[5m])))", "p95")],
               (), 12, 8),
-        Panel("time", "Messages", "A second, into and out of each service.", "none",
+        Panel("time", "Messages", "A second, into and out of each service.", "cps",
               [_q("sum by (service, way) (rate(pointsman_bus_messages_total{}[1m]))", "{{service}} {{way}}")],
               (), 12, 8),
         Panel("time", "Handling", "99 % of a service's messages are dealt with so quickly.", "s",
@@ -219,6 +232,10 @@ HEALTH = Board(
 )  # fmt: skip
 
 BOARDS = (FLEET, SESSION, COSTS, HEALTH)
+SESSION_URL = (
+    "/d/pointsman-session?var-session=${__field.labels.session}&${datasource:queryparam}&${node:queryparam}"
+    "&${__url_time_range}"
+)
 
 
 def built(board: Board) -> str:
@@ -274,12 +291,27 @@ def _panel(panel: Panel) -> Any:
     for place, (expression, legend) in enumerate(panel.queries):
         query = prometheus.Dataquery().expr(expression).ref_id(chr(ord("A") + place))
         query = query.legend_format(legend) if legend else query
+        query = query.format(PromQueryFormat.TABLE) if panel.columns else query
         made = made.with_target(query if panel.kind == "time" else query.instant())
-    if panel.bad:
+    # What has no limit is blue: left out, Grafana takes 80 for one, and $81 are red.
+    limits = panel.bad or (() if panel.kind == "time" else ((0, "blue"),))
+    if limits:
         steps = [
-            Threshold(None if place == 0 else value, color) for place, (value, color) in enumerate(panel.bad)
+            Threshold(None if place == 0 else value, color) for place, (value, color) in enumerate(limits)
         ]
         made = made.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
+        if panel.kind == "time":
+            style = common.GraphThresholdsStyleConfig().mode(GraphTresholdsStyleMode.DASHED)
+            made = made.thresholds_style(style)
+    if panel.named:
+        made = made.text_mode(BigValueTextMode.NAME)
+    if panel.columns:
+        order = {name: place for place, name in enumerate(panel.columns)}
+        shown = {"include": {"names": list(panel.columns)}}
+        made = made.with_transformation(DataTransformerConfig("filterFieldsByName", options=shown))
+        made = made.with_transformation(DataTransformerConfig("organize", options={"indexByName": order}))
+    if panel.opens_session:
+        made = made.data_links([dashboard.DashboardLink("Open the session").url(SESSION_URL)])
     if panel.stacked:
         made = made.stacking(common.StackingConfig().mode(StackingMode.NORMAL)).fill_opacity(20)
     return made

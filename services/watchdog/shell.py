@@ -88,6 +88,14 @@ class Shell:
         )
         for name in (*SERVICES, LISTENER):
             self._restarts.labels(name)
+        self._deaths = Counter(
+            "pointsman_service_deaths",
+            "Processes that ended by themselves",
+            ["name"],
+            registry=context.registry,
+        )
+        for name in (*SERVICES, LISTENER):
+            self._deaths.labels(name)
         self._orphans = Counter(
             "pointsman_orphans_removed", "Things of ours without a session", registry=context.registry
         )
@@ -161,6 +169,8 @@ class Shell:
             log.info("swept after an agent", session=effect.session, ended=ended)
 
     def _supervisor_said(self, said: Said) -> None:
+        if said.died is not None:
+            self._deaths.labels(said.died).inc()
         if said.restarted is not None:
             if said.problem is None:
                 self._context.log.warning("hung service restarted", name=said.restarted)

@@ -40,6 +40,11 @@ def test_every_panel_says_what_it_shows(board: Board) -> None:
         assert panel["description"].endswith(".")
         assert panel["fieldConfig"]["defaults"]["unit"]
         assert panel["targets"]
+        if panel["type"] in {"stat", "bargauge"}:  # else Grafana takes 80 for a limit, of dollars as well
+            steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+            assert [step for step in steps if step["value"] is None] == steps[:1]
+        for link in panel["fieldConfig"]["defaults"].get("links", []):
+            assert link["url"].partition("?")[0].removeprefix("/d/") in {board.uid for board in BOARDS}
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= COLUMNS
         cells = {
