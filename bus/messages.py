@@ -897,10 +897,14 @@ class QuestionForbidden(Payload, frozen=True, kw_only=True):
 
 
 class QuestionWithdrawn(Payload, frozen=True, kw_only=True):
-    """ingest → approvals: the agent no longer waits (cancelled, interrupted, answered elsewhere, dead)."""
+    """ingest → approvals: the agent no longer waits (cancelled, interrupted, answered elsewhere, dead).
+
+    ``via`` ``hook``: a person answered at the agent's own screen.
+    """
 
     approval: str
     reason: str
+    via: str = "agent"
 
 
 class AnswerApplied(Payload, frozen=True, kw_only=True):

@@ -179,8 +179,8 @@ class Gate(Policing):
             Happening.WITHDRAWN,
             State.CANCELLED,
             now,
-            by="agent",
-            via="agent",
+            by="screen" if w.via == "hook" else "agent",
+            via="hook" if w.via == "hook" else "agent",
             reason=rows.short(w.reason),
         )
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from bus.effects import Do
 
 HOOKED = ("interactive", "external")  # kinds that are followed by the hooks of their agent
+SETTLED = timedelta(seconds=1)  # a `Presence` that is younger may change: between two dialogs, for a moment
+
+
+class Presence(NamedTuple):
+    """What an agent notes of itself: ``busy``, ``waiting`` (at a dialog) or ``idle``, and since when."""
+
+    status: str
+    since: datetime
 
 
 class HookAnswer(Struct):

@@ -15,7 +15,7 @@ session still waits, at its screen alone.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from bus import messages as m
 from services.ingest import cut, hook_wire, questions
@@ -26,6 +26,7 @@ from services.ingest.step import Step, short_hash
 from services.ingest.wire import CanUseTool
 
 AT_SCREEN = "answered at the screen"
+NO_AT_SCREEN = "answered at the screen with no, or the connection was lost"
 
 
 def ask(step: Step, hook: Hook, number: int) -> str:
@@ -57,6 +58,7 @@ def ask(step: Step, hook: Hook, number: int) -> str:
         permission_suggestions=hook.permission_suggestions,
     )
     questions.ask(step, request_id, asked)
+    r.questions[request_id].asked_at = step.now
     step.session.waiting[request_id] = number
     return request_id
 
@@ -96,7 +98,7 @@ def lost(step: Step, request_id: str) -> None:
     question = step.r.questions.get(request_id)
     if question is None or question.left:
         return
-    questions.withdraw(step, [request_id], "answered at the screen with no, or the connection was lost")
+    questions.withdraw(step, [request_id], NO_AT_SCREEN, via="hook")
 
 
 def let_go(step: Step, reason: str) -> None:
@@ -141,6 +143,19 @@ def settle(step: Step, agent_id: str | None) -> None:
             forget(step, request_id, AT_SCREEN)
 
 
+def closed(step: Step, at: datetime) -> None:
+    """No dialog stands on the screen since ``at``: a question that we had not answered then, the person there
+    has. (What they said shows itself: the tool runs, or not.)
+    """
+    for request_id, question in list(step.r.questions.items()):
+        if question.asked_at is not None and question.asked_at >= at:
+            continue  # its dialog comes
+        if question.hook is None:
+            forget(step, request_id, AT_SCREEN)
+        elif question.hook.at > at:
+            _settled(step, request_id, question, ours=False)
+
+
 def denied_was_taken(step: Step, agent_id: str | None) -> None:
     """A new tool call of this agent: the model has read the denials before it."""
     for request_id, question in list(step.r.questions.items()):
@@ -159,7 +174,7 @@ def forget(step: Step, request_id: str, reason: str = AT_SCREEN) -> None:
         del step.r.questions[request_id]
         step.changed(reason)
     else:
-        questions.withdraw(step, [request_id], reason)
+        questions.withdraw(step, [request_id], reason, via="hook" if reason == AT_SCREEN else "agent")
 
 
 def _settled(step: Step, request_id: str, question: Question, *, ours: bool) -> None:

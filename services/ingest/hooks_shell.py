@@ -17,10 +17,10 @@ from bus.effects import Do, Effect
 from bus.errors import BusDownError, RefusedError
 from bus.requests import Requester
 from services._process import hook_settings
-from services._process.config import is_loopback
+from services._process.config import is_loopback, user_home
 from services._process.context import Context
 from services._process.ports import port_for
-from services.ingest import hook_wire
+from services.ingest import hook_wire, presence
 from services.ingest.core import Sessions
 from services.ingest.hook_model import AnswerHook, PressKey, TypeIn
 from services.ingest.hooks_server import HooksServer, Request
@@ -28,6 +28,7 @@ from services.ingest.server import same
 from services.ingest.wire import WireError
 
 LOOK_S = 5.0  # at the processes of external sessions
+PRESENCE_S = 1.0  # at what working agents note of themselves: 0.1 ms for each
 TYPE_S = 60.0  # for the controller's answer; what it may have typed unheard, the agent's hook tells
 
 
@@ -58,6 +59,7 @@ class HooksShell:
             context.home.write_secret(hook_settings.TOKEN_FILE, msgspec.json.encode(where).decode())
             self._act(self._sessions.begin_hooks(context.now()))
             nursery.start_soon(self._look_at_processes)
+            nursery.start_soon(self._look_at_presence)
             task_status.started()
             await trio.sleep_forever()
 
@@ -153,6 +155,18 @@ class HooksShell:
                 if not _lives(pid):
                     self._act(self._sessions.process_gone(uid, self._context.now()))
             await trio.sleep(LOOK_S)
+
+    async def _look_at_presence(self) -> None:
+        """See what happens at screens without a hook."""
+        environ = os.environ
+        folder = presence.folder(environ, user_home(environ))
+        while True:
+            await trio.sleep(PRESENCE_S)
+            for uid, pid, conversation in self._sessions.busy():
+                says = presence.read(folder, pid, conversation)
+                effects = [] if says is None else self._sessions.presence(uid, says, self._context.now())
+                if effects:
+                    self._act(effects)
 
 
 def _lives(pid: int) -> bool:

@@ -34,6 +34,7 @@ class Question(Struct):
     input_sha256: str
     answered: int | None = None
     hook: HookAnswer | None = None
+    asked_at: datetime | None = None  # by a hook
     left: bool = False
     callback: bool = False  # asked by a hook callback, because this agent asks nothing more after one
 
@@ -273,7 +274,9 @@ class Call(Struct):
 class Session:
     """A record with what is around it. ``messages``: message id by parent tool, for agents before 2.1.329."""
 
-    __slots__ = ("ask_again", "calls", "lines", "link", "messages", "prompts", "record", "waiting")
+    __slots__ = (
+        "ask_again", "calls", "dialog", "lines", "link", "messages", "prompts", "record", "waiting",
+    )  # fmt: skip
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -283,6 +286,7 @@ class Session:
         self.messages: dict[str | None, str] = {}
         self.calls: dict[str | None, Call] = {}  # model calls that run, by parent tool
         self.waiting: dict[str, int] = {}  # request id of a question → the HTTP request that waits for it
+        self.dialog: datetime | None = None  # since when one was seen on its screen
         self.ask_again = False  # a model call has finished since its cost was asked for
 
 

@@ -150,8 +150,8 @@ def taken(step: Step, request_ids: Iterable[str]) -> None:
             step.changed()
 
 
-def withdraw(step: Step, request_ids: Iterable[str], reason: str) -> None:
-    """The agent no longer waits for these."""
+def withdraw(step: Step, request_ids: Iterable[str], reason: str, *, via: str = "agent") -> None:
+    """The agent no longer waits for these; by ``hook``, because somebody answered at its screen."""
     for request_id in list(request_ids):
         question = step.r.questions.pop(request_id, None)
         step.proved(request_id)
@@ -161,7 +161,7 @@ def withdraw(step: Step, request_ids: Iterable[str], reason: str) -> None:
             applied(step, question.approval, False)
         else:
             _settle(step, question.tool_use_id, "cancelled")
-            data = m.QuestionWithdrawn(approval=question.approval, reason=reason)
+            data = m.QuestionWithdrawn(approval=question.approval, reason=reason, via=via)
             step.post("approvals", "withdrawn", f"withdrawn-{question.approval}", data)
         step.changed(reason)
 

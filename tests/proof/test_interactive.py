@@ -175,7 +175,7 @@ def test_an_interactive_session_from_trust_to_end(desk: Desk) -> None:
         approval = desk.pending("demo")
         desk.choose("demo", "Enter")  # the marked option is Yes
         outcome = desk.outcome(recorder, approval)
-        assert (outcome["decision"], outcome["via"], outcome["applied"]) == ("cancelled", "agent", False)
+        assert (outcome["decision"], outcome["via"], outcome["applied"]) == ("cancelled", "hook", False)
         desk.results(recorder, "demo", 3)
         assert (cwd / "at-screen").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import msgspec
 from bus import messages as m
 from bus.codec import decode_data
 from services.ingest import hook_wire
-from services.ingest.hook_model import AnswerHook
+from services.ingest.hook_model import AnswerHook, Presence
 from tests.services.ingest.support import RECORDINGS, UID, Play, created
 
 CONVERSATION = "conv-1"
@@ -90,6 +91,12 @@ class HookPlay(Play):
             uid=self.uid,
         )  # fmt: skip
         return question
+
+    def notes(self, status: str, since: datetime | None = None) -> None:
+        """The agent notes this of itself (since now), and it is seen a second later."""
+        since = self.now if since is None else since
+        self.later(1)
+        self.act(self.core.presence(self.uid, Presence(status, since), self.now))
 
     def questions(self) -> list[tuple[str, m.Question]]:
         """(uid, question) of all that were asked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from bus import messages as m
 from bus.errors import RefusedError
 from bus.ids import approval_id
-from services.ingest import hook_wire
-from services.ingest.hook_model import PressKey, TypeIn
+from services.ingest import hook_wire, presence
+from services.ingest.hook_model import Presence, PressKey, TypeIn
 from services.ingest.wire import WireError
 from tests.services.ingest.hook_support import CONVERSATION, HookPlay, recorded_hooks
 from tests.services.ingest.support import UID
@@ -151,7 +152,7 @@ def test_yes_at_the_screen_first(external: HookPlay) -> None:
     play.later(5)
     play.ran()
     assert play.answer_to(number) == {}
-    assert [f.reason for f in play.facts("withdrawn")] == ["answered at the screen"]
+    assert [(f.reason, f.via) for f in play.facts("withdrawn")] == [("answered at the screen", "hook")]
     play.decide("cancelled")
     assert play.applied() == [False]
     assert play.state().status == "working"
@@ -161,7 +162,7 @@ def test_no_at_the_screen_first_hangs_up_and_ends_the_turn(external: HookPlay) -
     play = external
     number = play.asks()
     play.hang_up(number)
-    assert len(play.facts("withdrawn")) == 1
+    assert [f.via for f in play.facts("withdrawn")] == ["hook"]
     assert play.state().status == "waiting_input"
     play.decide("approved")  # it had been on its way
     assert play.applied() == [False]
@@ -247,6 +248,95 @@ def test_the_same_command_twice_is_two_approvals(external: HookPlay) -> None:
         play.post("PermissionRequest", tool_name="Bash", tool_input={"command": "x"})
     assert [f.tool_use_id for f in play.facts("question")] == ["toolu_1", "toolu_2"]
     assert len({f.approval for f in play.facts("question")}) == 2
+
+
+# ── what no hook says ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_turn_that_is_interrupted_at_the_screen_is_over(external: HookPlay) -> None:
+    play = external
+    assert play.core.busy() == [], "its process is not known"
+    play.post("PreToolUse", tool_name="Bash", tool_input={}, tool_use_id="toolu_1", pid=4711)
+    assert play.core.busy() == [(play.uid, 4711, CONVERSATION)]
+    began = play.now
+    play.notes("busy")
+    play.notes("idle", since=began - timedelta(seconds=1))  # from before this turn
+    play.act(play.core.presence(play.uid, Presence("idle", play.now), play.now))  # it has not settled
+    assert play.state().status == "working"
+    play.notes("idle")
+    assert (play.state().status, play.state().current_tool) == ("waiting_input", None)
+    assert play.core.busy() == []
+
+
+def test_a_dialog_that_is_answered_at_the_screen_waits_no_longer(external: HookPlay) -> None:
+    """No, with what to do instead: the agent goes on, its request stays open, and no hook says so."""
+    play = external
+    number = play.asks()
+    play.notes("busy", since=play.now - timedelta(seconds=9))  # its dialog comes
+    assert play.state().status == "waiting_approval"
+    play.notes("waiting")
+    assert play.state().status == "waiting_approval"
+    play.notes("busy")
+    assert (play.state().status, play.answer_to(number)) == ("working", {})
+    assert [f.reason for f in play.facts("withdrawn")] == ["answered at the screen"]
+    play.decide("approved")
+    assert play.applied() == [False]
+
+
+@pytest.mark.parametrize("decision", ["approved", "denied"])
+def test_a_decision_after_the_dialog_was_answered_is_not_applied(external: HookPlay, decision: str) -> None:
+    play = external
+    play.asks()
+    play.notes("waiting")
+    answered = play.now
+    play.later(0.5)
+    play.decide(decision)
+    play.notes("busy", since=answered)
+    play.post("Stop", last_assistant_message="done")
+    assert play.applied() == [False]
+
+
+def test_a_dialog_that_our_answer_closed_and_one_that_comes(external: HookPlay) -> None:
+    play = external
+    play.asks()
+    play.notes("waiting")
+    play.decide("approved")
+    play.later(0.1)
+    closed = play.now
+    play.asks("touch y", "toolu_2")
+    play.notes("busy", since=closed)
+    play.ran()
+    assert (play.applied(), play.facts("withdrawn")) == ([True], [])
+    assert play.state().status == "waiting_approval"
+
+
+NOTE = {"pid": 7, "sessionId": "c", "status": "idle", "updatedAt": 1795278871666}
+SINCE = datetime(2026, 11, 21, 16, 34, 31, 666000, UTC)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, Presence("idle", SINCE)),
+        ({"updatedAt": 0, "statusUpdatedAt": 1795278871666, "status": "busy"}, Presence("busy", SINCE)),
+        ({"sessionId": "other"}, None),
+        ({"status": "thinking"}, None),
+        ({"status": ["idle"]}, None),
+        ({"updatedAt": "soon"}, None),
+        ({"updatedAt": 1e300}, None),
+        ({"updatedAt": None}, None),
+    ],
+)
+def test_what_an_agent_notes_of_itself(tmp_path: Path, change: dict[str, Any], expected: object) -> None:
+    (tmp_path / "7.json").write_text(json.dumps({**NOTE, **change}))
+    assert presence.read(tmp_path, 7, "c") == expected
+
+
+def test_a_note_that_is_not_there_says_nothing(tmp_path: Path) -> None:
+    assert presence.read(tmp_path, 7, "c") is None
+    for text in ("", "{", "[]", "null", "[" * 60_000):
+        (tmp_path / "7.json").write_text(text)
+        assert presence.read(tmp_path, 7, "c") is None
 
 
 # ── rules ────────────────────────────────────────────────────────────────────────────────────────────────
