@@ -116,12 +116,13 @@ class Hooks(Registry):
                 step.event(m.ErrorEvent, code="unavailable", message=cut.text(data.message, 2000))
         return self._close(step)
 
-    def typed(self, uid: str, request_id: str, ok: bool, now: datetime) -> list[Effect]:
+    def typed(self, uid: str, request_id: str, problem: str, now: datetime) -> list[Effect]:
+        """The controller has typed a prompt, or has not, because of ``problem``."""
         session = self._by_uid.get(uid)
         if session is None:
             return []
         step = self._step(session, now)
-        again = screen.typed(step, request_id, ok)
+        again = screen.typed(step, request_id, problem)
         if again:
             self._set(step.r, "type", now + timedelta(seconds=screen.AGAIN_S))
         return self._close(step)

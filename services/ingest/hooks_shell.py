@@ -135,16 +135,16 @@ class HooksShell:
             command = m.TypeText(id=effect.id, text=effect.text, **where)  # type: ignore[arg-type]  # two kinds
         else:
             command = m.TypeText(key="Escape", **where)  # type: ignore[arg-type]  # as above
-        ok = True
+        problem = ""
         try:
             await requester.ask(t.TYPE_TEXT, command, timeout_s=TYPE_S)
-        except (BusDownError, RefusedError):
-            ok = False
+        except (BusDownError, RefusedError) as error:
+            problem = str(error) or "the tmux controller does not answer"
         now = self._context.now()
         if isinstance(effect, TypeIn):
-            self._act(self._sessions.typed(effect.uid, effect.id, ok, now))
+            self._act(self._sessions.typed(effect.uid, effect.id, problem, now))
         else:
-            self._act(self._sessions.pressed(effect.uid, effect.process, ok, now))
+            self._act(self._sessions.pressed(effect.uid, effect.process, not problem, now))
 
     # time
 

@@ -275,7 +275,8 @@ class Session:
     """A record with what is around it. ``messages``: message id by parent tool, for agents before 2.1.329."""
 
     __slots__ = (
-        "ask_again", "calls", "dialog", "lines", "link", "messages", "prompts", "record", "waiting",
+        "ask_again", "calls", "dialog", "lines", "link", "messages", "prompts", "record", "refusals",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, record: Record) -> None:
@@ -287,6 +288,7 @@ class Session:
         self.calls: dict[str | None, Call] = {}  # model calls that run, by parent tool
         self.waiting: dict[str, int] = {}  # request id of a question → the HTTP request that waits for it
         self.dialog: datetime | None = None  # since when one was seen on its screen
+        self.refusals = 0  # of the controller to type, in a row
         self.ask_again = False  # a model call has finished since its cost was asked for
 
 

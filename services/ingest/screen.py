@@ -11,12 +11,14 @@ is lost as well (ingest was away).
 
 from __future__ import annotations
 
-from services.ingest import delivery
+from bus import messages as m
+from services.ingest import cut, delivery
 from services.ingest.hook_model import PressKey, TypeIn, Typing
 from services.ingest.model import Prompt
 from services.ingest.step import Step
 
 AGAIN_S = 3.0  # after the controller refused
+TELL = 4  # refusals in a row: a screen that is slow to come up makes one or two
 
 
 def pump(step: Step) -> None:
@@ -46,17 +48,24 @@ def ask(step: Step) -> None:
     step.effects.append(TypeIn(r.uid, r.process, r.typing.id, prompt.text))
 
 
-def typed(step: Step, request_id: str, ok: bool) -> bool:
-    """The controller has answered. Returns whether it is to be tried again."""
+def typed(step: Step, request_id: str, problem: str) -> bool:
+    """The controller has answered. Returns whether it is to be tried again. What keeps a prompt waiting for
+    longer stands in the state: somebody must do something about it at the screen.
+    """
     r = step.r
     if r.typing is None or r.typing.id != request_id:
         return False
     prompt = step.session.prompts.get(r.typing.uuid)
     r.typing = None
     step.changed()
-    if ok and prompt is not None:
+    if not problem and prompt is not None:
         _there(step, prompt)
-    return not ok and prompt is not None
+    elif prompt is not None:
+        step.session.refusals += 1
+        if step.session.refusals == TELL:
+            r.error = cut.text(f"prompts wait: {problem} (`pointsman attach {r.session}`)", 2000)
+            step.event(m.ErrorEvent, code="busy", message=r.error)
+    return bool(problem) and prompt is not None
 
 
 def submitted(step: Step, text: str) -> Prompt | None:
@@ -73,6 +82,7 @@ def submitted(step: Step, text: str) -> Prompt | None:
 
 
 def _there(step: Step, prompt: Prompt) -> None:
+    step.session.refusals, step.r.error = 0, None
     prompt.process, prompt.sent_at = step.r.process, step.now
     delivery.delivered(step, prompt)
     if prompt.uuid in step.session.prompts:

@@ -78,6 +78,11 @@ def takes_text(text: str) -> bool:
     return dialog(text) is None and draft(text) == ""
 
 
+def works(text: str) -> bool:
+    """Whether a turn runs: it says how to end it."""
+    return "esc to interrupt" in text
+
+
 def trust_key(found: Dialog) -> str | None:
     """The one next key towards trusting the directory; the screen is looked at again after each."""
     if found.trust is None:

@@ -212,7 +212,7 @@ class Controller(Station):
             if not panes:
                 problem = "its window is not there"
             elif command.key is not None:
-                await self.world.press(panes[0].pane, command.key)
+                await self.world.interrupt(panes[0].pane)
                 problem = None
             else:
                 problem = await self.world.type(panes[0].pane, record.uid, command.text or "")

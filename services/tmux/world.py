@@ -24,6 +24,7 @@ from services.tmux.model import AgentIs, Exit, Found, Pane, Record, Seen
 TMUX_TIMEOUT_S = 10.0
 VERSION_TIMEOUT_S = 30.0  # node programs take a second; a cold disk more
 SCREEN_S = 10.0  # a busy machine draws late
+PUT_BACK_S = 0.5  # it comes with the picture that shows the end of the turn
 BEFORE_ENTER_S = 0.5  # sooner, the screen takes Enter for a part of the paste
 WINDOW = Path(__file__).with_name("screen_window.py")
 ROOT = Path(__file__).resolve().parents[2]  # where the packages `bus` and `services` lie
@@ -152,6 +153,18 @@ class World:
     async def press(self, pane: str, key: str) -> None:
         await self._tmux(cli.press(self.home.tmux_socket, pane, key))
 
+    async def interrupt(self, pane: str) -> None:
+        """Escape. Before the agent's first word it puts the prompt back into the input line, where it would
+        keep every later one from being typed: what was not there before is taken out again.
+        """
+        empty = screen.takes_text(await self.screen(pane))
+        await self.press(pane, "Escape")
+        if not empty or not await self._until(pane, lambda shown: not screen.works(shown)):
+            return
+        if await self._until(pane, lambda shown: bool(screen.draft(shown)), PUT_BACK_S):
+            await self.press(pane, "C-c")  # clears it all; in an empty line it would only ask whether to exit
+            await self._until(pane, lambda shown: not screen.draft(shown))
+
     async def type(self, pane: str, uid: str, text: str) -> str | None:
         """Paste a text into the empty input line and send it off. Returns why not, if it can not be.
 
@@ -172,8 +185,8 @@ class World:
             return "its screen did not send the text off"
         return None
 
-    async def _until(self, pane: str, holds: Callable[[str], bool]) -> bool:
-        with trio.move_on_after(SCREEN_S):
+    async def _until(self, pane: str, holds: Callable[[str], bool], within_s: float = SCREEN_S) -> bool:
+        with trio.move_on_after(within_s):
             while not holds(await self.screen(pane)):  # noqa: ASYNC110  # tmux has no event for it
                 await trio.sleep(0.1)
             return True

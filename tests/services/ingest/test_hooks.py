@@ -410,7 +410,7 @@ def test_an_interactive_session_is_typed_into_one_prompt_at_a_time(play: HookPla
     play.post("SessionStart", source="startup")
     [first] = [d for d in play.done if isinstance(d, TypeIn)]
     assert (first.text, play.state().status) == ("first", "ready")
-    play.act(play.core.typed(UID, first.id, False, play.now))  # busy: a dialog, or somebody types
+    play.act(play.core.typed(UID, first.id, "a dialog", play.now))  # busy: a dialog, or somebody types
     play.later(1)
     assert len([d for d in play.done if isinstance(d, TypeIn)]) == 1
     play.later(3)
@@ -420,12 +420,29 @@ def test_an_interactive_session_is_typed_into_one_prompt_at_a_time(play: HookPla
     play.act(play.core.begin_hooks(play.now))
     assert [d for d in play.done if isinstance(d, TypeIn)][-1] == again, "asked again, with the same id"
     play.post("UserPromptSubmit", prompt="first ")
-    play.act(play.core.typed(UID, again.id, True, play.now))
+    play.act(play.core.typed(UID, again.id, "", play.now))
     phases = [(e["prompt_id"], e["phase"]) for e in play.events("prompt") if e["phase"] != "queued"]
     assert phases == [("first", "delivered")]
     play.post("Stop", last_assistant_message="done")
     assert play.events("result")[-1]["prompt_ids"] == ["first"]
     assert [d for d in play.done if isinstance(d, TypeIn)][-1].text == "second"
+
+
+def test_what_keeps_prompts_from_a_screen_is_told(play: HookPlay) -> None:
+    play.interactive()
+    play.post("SessionStart", source="startup")
+    play.act(play.core.prompt(m.Prompt(id="p", text="1"), "one", play.now))
+    errors = []
+    for _ in range(6):
+        asked = [d for d in play.done if isinstance(d, TypeIn)][-1]
+        play.act(play.core.typed(UID, asked.id, "a half-written line", play.now))
+        errors.append(play.state().error)
+        play.later(3)
+    assert errors[:3] == [None] * 3
+    assert errors[3] == errors[5] == "prompts wait: a half-written line (`pointsman attach one`)"
+    assert [e["code"] for e in play.events("error")] == ["busy"]
+    play.post("UserPromptSubmit", prompt="1")
+    assert (play.state().error, play.state().queued_prompts) == (None, 0)
 
 
 def test_nothing_is_typed_into_a_dialog(play: HookPlay) -> None:
