@@ -5,7 +5,7 @@ from __future__ import annotations
 import os  # noqa: TID251  # this is the world's part
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 MAX_LINE = 64 * 1024 * 1024  # a line with a few pictures has 20 MB; a larger one is counted and left out
@@ -73,11 +73,22 @@ def projects(environ: Mapping[str, str], home: Path) -> Path:
     return (Path(own) if own else home / ".claude") / "projects"
 
 
+def stated(root: Path, path: str, conversation: str) -> Path | None:
+    """The transcript that an agent says is its own; None where it is none of this conversation under
+    ``root``. Anybody with the token of hooks can state one: what counts is the folder's name alone.
+    """
+    folder = PurePath(path).parent.name
+    own = root / folder / f"{conversation}.jsonl"
+    fits = folder not in ("", "..") and "\0" not in path and os.path.realpath(path) == os.path.realpath(own)
+    return own if fits else None
+
+
 def transcript_files(root: Path, cwd: str, conversation: str, path: str | None = None) -> list[Path]:
-    """The files of a conversation that exist: its own, and its subagents'. ``path`` where it is known."""
+    """The files of a conversation that exist: its own, and its subagents'. ``path`` where it is stated."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", conversation):
         return []
-    main = Path(path) if path else root / re.sub(r"[^A-Za-z0-9]", "-", cwd) / f"{conversation}.jsonl"
+    main = stated(root, path, conversation) if path else None
+    main = main or root / re.sub(r"[^A-Za-z0-9]", "-", cwd) / f"{conversation}.jsonl"
     if not main.exists():  # a link in the directory's path, or a name that was too long
         main = next(iter(root.glob(f"*/{conversation}.jsonl")), main)
     below = main.with_suffix("") / "subagents"

@@ -96,6 +96,7 @@ class Shell:
             act=self.station.act,
             now=context.now,
             broken=self._broken.inc,
+            refused=self._transcript_refused,
         )
         self.importer = Importer(
             self.ledger.imports,
@@ -145,6 +146,11 @@ class Shell:
         self._broken = Counter(
             "pointsman_transcript_lines_broken", "Lines that could not be read", registry=registry
         )
+        self._foreign = Counter(
+            "pointsman_transcripts_refused",
+            "Transcripts stated by a hook that are not their conversation's",
+            registry=registry,
+        )
         self._rebuilds = Counter(
             "pointsman_ledger_rebuilds", "Sums that had to be made again at start", registry=registry
         )
@@ -172,6 +178,16 @@ class Shell:
             nursery.start_soon(self.watch.run)
             nursery.start_soon(self.importer.run)
             await station.run()
+
+    def _transcript_refused(self, uid: str, path: str) -> None:
+        self._foreign.inc()
+        self._context.log.warning(
+            "transcript refused: it is none of this conversation in the projects of Claude Code",
+            uid=uid,
+            path=path[:500],
+            root=str(self.watch.root),
+            hint="start Pointsman with the same CLAUDE_CONFIG_DIR as that agent",
+        )
 
     def _set_budget(self, command: m.SetBudget, values: dict[str, str], now: datetime) -> list[Effect]:
         return self.ledger.set_budget(command, values["session"], now)

@@ -14,7 +14,7 @@ import trio  # noqa: TID251  # this is part of the shell
 
 from bus.effects import Effect
 from services.ledger.evidence import Followed, Read
-from services.ledger.files import Place, lines, start_of, transcript_files
+from services.ledger.files import Place, lines, start_of, stated, transcript_files
 from services.ledger.transcripts import BrokenLineError, Call, read_line
 from services.ledger.witness import Witness
 
@@ -24,7 +24,9 @@ Job = tuple[Path, int, Place]
 
 
 class Watch:
-    """``broken`` counts lines that could not be read."""
+    """``broken`` counts lines that could not be read; ``refused`` is told of a stated transcript that is not
+    the conversation's own, once: (uid, path). Its own is looked for all the same.
+    """
 
     def __init__(
         self,
@@ -36,14 +38,17 @@ class Watch:
         act: Callable[[Sequence[Effect]], object],
         now: Callable[[], datetime],
         broken: Callable[[int], None],
+        refused: Callable[[str, str], None],
     ) -> None:
         self._witness = witness
         self._apply = read
-        self._root = root
+        self.root = root
         self._place = place
         self._act = act
         self._now = now
         self._broken = broken
+        self._refused = refused
+        self._told: set[str] = set()  # refused paths
 
     async def run(self) -> None:
         while True:
@@ -75,7 +80,11 @@ class Watch:
 
     def _jobs(self, followed: Followed) -> list[Job]:
         jobs = []
-        for path in transcript_files(self._root, followed.cwd, followed.conversation, followed.path):
+        said = followed.path
+        if said and said not in self._told and stated(self.root, said, followed.conversation) is None:
+            self._told.add(said)
+            self._refused(followed.uid, said)
+        for path in transcript_files(self.root, followed.cwd, followed.conversation, followed.path):
             begin = start_of(path, self._place(str(path)))
             if begin is not None:
                 jobs.append((path, *begin))

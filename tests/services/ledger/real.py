@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pytest
+
 from bus import bridge_wire as bw
 from bus import messages as m
 from services.ingest.model import SendLine
@@ -156,6 +158,7 @@ class RealSession:
             act=self.world.act,
             now=lambda: max(self.play.now, datetime.now(UTC)),
             broken=lambda _count: None,
+            refused=lambda uid, path: pytest.fail(f"a transcript of {uid} was refused: {path}"),
         )
         deadline = time.monotonic() + WAIT_S
         while self.world.ledger.witness.due():

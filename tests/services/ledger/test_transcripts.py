@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ledger.files import Place, below, lines, projects, start_of, transcript_files
+from services.ledger.files import Place, below, lines, projects, start_of, stated, transcript_files
 from services.ledger.model import Use
 from services.ledger.transcripts import BrokenLineError, Call, merge, read_line
 
@@ -149,6 +149,24 @@ def test_a_file_is_read_on_or_again(tmp_path: Path) -> None:
     assert start_of(path, Place(inode + 1, 4)) == (0, Place(inode, 8))  # it was replaced
 
 
+def test_only_the_conversations_own_transcript_is_believed(tmp_path: Path) -> None:
+    root = tmp_path / "claude/projects"
+    own = root / "-work/c1.jsonl"
+    own.parent.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/c1.jsonl").touch()
+    (tmp_path / "home").symlink_to(tmp_path / "claude")
+    assert stated(root, str(own), "c1") == own, "it need not be there yet"
+    assert stated(tmp_path / "home/projects", str(own), "c1") == tmp_path / "home/projects/-work/c1.jsonl"
+    assert stated(root, str(tmp_path / "home/projects/-work/c1.jsonl"), "c1") == own
+    for path in (
+        str(own.with_name("c2.jsonl")), str(root / "-work/sub/c1.jsonl"), str(root / "-work/../c1.jsonl"),
+        str(tmp_path / "elsewhere/c1.jsonl"), "/etc/passwd", "c1.jsonl", "", "/c1.jsonl", "a\0/c1.jsonl",
+        f"{root}/../projects.other/-work/c1.jsonl",
+    ):  # fmt: skip
+        assert stated(root, path, "c1") is None, path
+
+
 def test_where_transcripts_are(tmp_path: Path) -> None:
     root = projects({"CLAUDE_CONFIG_DIR": str(tmp_path / "own")}, tmp_path)
     assert root == tmp_path / "own/projects"
@@ -166,6 +184,7 @@ def test_where_transcripts_are(tmp_path: Path) -> None:
     assert transcript_files(root, "/work/a.b", "c2") == [made[2]]
     assert transcript_files(root, "/work/a.b", "../c1") == []
     assert transcript_files(root, "/", "c1", str(made[0])) == made
+    assert transcript_files(root, "/work/a.b", "c1", "/etc/passwd") == made, "not where it is said to be"
     (tmp_path / "link.jsonl").symlink_to(made[0])
     assert list(below([str(root), str(tmp_path / "link.jsonl"), str(tmp_path / "gone")])) == sorted(made)
 
