@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from bus import messages as m
 from services.ingest import callbacks, questions, rest, say, wire
+from services.ingest.exceptions import Excepted
 from services.ingest.hook_model import HOOKED
 from services.ingest.model import Prompt, Record, SendHello, SendLine
 from services.ingest.step import Step
@@ -217,6 +218,7 @@ def drop_silent(step: Step) -> bool:
         return bool(sent)
     for prompt in sent:
         if prompt.sent_at is not None and step.now - prompt.sent_at >= timedelta(seconds=SILENT_S):
+            step.effects.append(Excepted("prompt_dropped"))
             delivered(step, prompt)
             step.drop_prompt(prompt)
     return any(p.process == r.process for p in step.session.prompts.values())

@@ -34,6 +34,7 @@ class Typing(Struct):
 
     id: str
     uuid: str
+    again: bool = False  # asked for again after a crash of ours: the keys may have been there already
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bus import messages as m
 from bus.ids import approval_id
 from services.ingest import callbacks, cut, hook_wire, questions
+from services.ingest.exceptions import Excepted
 from services.ingest.hook_model import AnswerHook
 from services.ingest.hook_wire import Hook
 from services.ingest.model import Callback
@@ -66,7 +67,9 @@ def over(step: Step, request_id: str, *, answered: bool) -> None:
     step.session.waiting.pop(request_id, None)
     asked = step.r.callbacks.pop(request_id, None)
     if asked is not None:
-        if asked.answered is not None:
+        if asked.answered is None:
+            step.effects.append(Excepted("call_unjudged"))
+        else:
             approval = approval_id(step.r.uid, step.r.process, request_id)
             questions.applied(step, approval, answered)
         step.durable = True

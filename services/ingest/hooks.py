@@ -184,7 +184,7 @@ class Hooks(Registry):
                 step = self._step(session, now)
                 hook_questions.let_go(step, "Pointsman was restarted; the dialog on the screen stands")
                 hook_rules.give_up(step)
-                screen.ask(step)
+                screen.ask_again(step)
                 effects += self._close(step)
         return effects
 

@@ -12,6 +12,7 @@ from bus import topics as t
 from bus.effects import Effect, Publish
 from services.ingest import delivery, follow, life, turns, wire
 from services.ingest.deltas import Deltas
+from services.ingest.exceptions import Excepted
 from services.ingest.model import Close, KeepSeen, KeepSession, Link, SendAck, SendBye, Session
 from services.ingest.registry import GRACE_S, Registry
 from services.ingest.step import Step
@@ -105,6 +106,8 @@ class Links(Registry):
         step = self._step(session, now)
         step.visible = True
         r = session.record
+        if r.kind == "sdk-url" and r.alive and r.exit is None:
+            step.effects += [Excepted("callback_lost") for _ in r.callbacks]
         if r.living and r.alive:
             self._set(r, "grace", now + timedelta(seconds=GRACE_S))
         if r.exit is not None and r.kind != "managed":

@@ -16,6 +16,7 @@ from bus import messages as m
 from bus.bridge_wire import check_input_line
 from bus.ids import approval_id
 from services.ingest import cut, say
+from services.ingest.exceptions import Excepted
 from services.ingest.hook_model import HOOKED
 from services.ingest.model import Callback, Question, ToolRun
 from services.ingest.step import Step, short_hash
@@ -158,6 +159,7 @@ def withdraw(step: Step, request_ids: Iterable[str], reason: str, *, via: str = 
         if question is None:
             continue
         if question.answered is not None:
+            step.effects.append(Excepted("answer_unread"))
             applied(step, question.approval, False)
         else:
             _settle(step, question.tool_use_id, "cancelled")

@@ -6,13 +6,14 @@ refuses (``busy``) where a dialog or somebody's half-written line stands; then i
 typed is `typed`; that the agent has it, its UserPromptSubmit (`hooks`).
 
 The one exception to "typed once": the controller dies between the keys and its answer, and the agent's hook
-is lost as well (ingest was away).
+is lost as well (ingest was away). Ingest counts what it asks for again after a crash of its own.
 """
 
 from __future__ import annotations
 
 from bus import messages as m
 from services.ingest import cut, delivery
+from services.ingest.exceptions import Excepted
 from services.ingest.hook_model import PressKey, TypeIn, Typing
 from services.ingest.model import Prompt
 from services.ingest.step import Step
@@ -39,13 +40,20 @@ def pump(step: Step) -> None:
 
 
 def ask(step: Step) -> None:
-    """(Again) what the record says is being typed."""
+    """For what the record says is being typed."""
     r = step.r
     prompt = step.session.prompts.get(r.typing.uuid) if r.typing is not None else None
     if r.typing is None or prompt is None or not r.alive:
         r.typing = None
         return
     step.effects.append(TypeIn(r.uid, r.process, r.typing.id, prompt.text))
+
+
+def ask_again(step: Step) -> None:
+    """After a crash of ours."""
+    if step.r.typing is not None:
+        step.r.typing.again = step.durable = True
+    ask(step)
 
 
 def typed(step: Step, request_id: str, problem: str) -> bool:
@@ -56,6 +64,8 @@ def typed(step: Step, request_id: str, problem: str) -> bool:
     if r.typing is None or r.typing.id != request_id:
         return False
     prompt = step.session.prompts.get(r.typing.uuid)
+    if r.typing.again and not problem:
+        step.effects.append(Excepted("prompt_retyped"))
     r.typing = None
     step.changed()
     if not problem and prompt is not None:

@@ -23,6 +23,7 @@ from services._process.station import Station
 from services._process.store import open_store
 from services.ingest.core import INDEX_S, Sessions
 from services.ingest.deltas import JOIN_S
+from services.ingest.exceptions import KINDS, Excepted
 from services.ingest.hook_model import HOOKED
 from services.ingest.hooks_shell import HooksShell
 from services.ingest.metrics import SessionFigures
@@ -73,6 +74,14 @@ class Shell:
     def _metrics(self) -> None:
         registry, sessions = self._context.registry, self.sessions
         registry.register(SessionFigures(sessions, lambda: len(self.server.connections)))
+        self._exceptions = Counter(
+            "pointsman_exceptions",
+            "What exactly-once does not hold for, by kind (docs/reliability.md)",
+            ["kind"],
+            registry=registry,
+        )
+        for kind in KINDS:
+            self._exceptions.labels(kind)
         self._refused = Counter(
             "pointsman_ingest_refused",
             "Connections refused before the upgrade",
@@ -227,6 +236,9 @@ class Shell:
         if isinstance(effect, AskController):
             if self._nursery is not None:
                 self._nursery.start_soon(self._ask, effect)
+            return
+        if isinstance(effect, Excepted):
+            self._exceptions.labels(effect.kind).inc()
             return
         if self.hooks.do(effect):
             return

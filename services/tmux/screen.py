@@ -78,6 +78,12 @@ def takes_text(text: str) -> bool:
     return dialog(text) is None and draft(text) == ""
 
 
+def holds(shown: str, text: str) -> bool:
+    """Whether this very text stands in the input line, however it is broken into lines there."""
+    typed = "".join(typeable(text).split())
+    return typed != "" and "".join((draft(shown) or "").split()) == typed
+
+
 def works(text: str) -> bool:
     """Whether a turn runs: it says how to end it."""
     return "esc to interrupt" in text

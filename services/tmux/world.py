@@ -170,11 +170,15 @@ class World:
 
         The screen is looked at before each step: what falls into a dialog would answer it.
         """
-        if not screen.takes_text(await self.screen(pane)):
-            return "a dialog, or somebody's half-written line, stands on its screen"
-        load, put = cli.paste(self.home.tmux_socket, pane, f"pointsman-{uid}")
-        await self._tmux(load, screen.typeable(text).encode())
-        await self._tmux(put)
+        shown = await self.screen(pane)
+        if screen.dialog(shown) is not None:
+            return "a dialog stands on its screen"
+        if not screen.holds(shown, text):  # else a controller died before it sent it off
+            if screen.draft(shown) != "":
+                return "a half-written line stands on its screen"
+            load, put = cli.paste(self.home.tmux_socket, pane, f"pointsman-{uid}")
+            await self._tmux(load, screen.typeable(text).encode())
+            await self._tmux(put)
         if not await self._until(pane, lambda shown: bool(screen.draft(shown))):
             return "its screen did not take the text"
         await trio.sleep(BEFORE_ENTER_S)
