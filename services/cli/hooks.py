@@ -58,9 +58,8 @@ async def install(world: World, args: Namespace) -> int:
     else:
         kept = None if data is None else base64.b64encode(data).decode()
         before = _Before(str(path), kept, mode, _hash(new), _missing(path.parent))
-    world.home.write_secret(_name(path), msgspec.json.encode(before).decode())
-    path.parent.mkdir(parents=True, exist_ok=True)
     _replace(path, new, PRIVATE)
+    world.home.write_secret(_name(path), msgspec.json.encode(before).decode())
     return _said(
         world, path, "installed",
         "Hooks installed in {path}.\nClaude Code sessions that are started from now on appear in "
@@ -198,8 +197,13 @@ def _restore(path: Path, before: _Before) -> None:
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Whole or not at all."""
+    """Whole or not at all. A file that its owner has made read-only stays as it is."""
     try:
+        if path.exists() and not path.stat().st_mode & stat.S_IWUSR:
+            raise RefusedError(
+                "unavailable", f"{path} is read-only: do `chmod u+w {path}` first, if you mean it"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with open(handle, "wb") as file:
             os.fchmod(handle, mode)

@@ -33,7 +33,10 @@ class Commands(Registry):
                 "too_large", f"a prompt has at most {MAX_PROMPT} characters: put it into a file"
             )
         if r.kind == "external":
-            raise RefusedError("unavailable", "an external session is followed, not controlled")
+            raise RefusedError(
+                "unavailable",
+                f"{name} is external: it is followed, not controlled; type it on its own screen",
+            )
         if r.ending:
             raise RefusedError("unavailable", "the session is ending")
         refused = holds.refusal(r)

@@ -29,6 +29,15 @@ class HookAnswer(Struct):
     changed: bool  # another input went back than was asked about
 
 
+class Screen(Struct):
+    """What was last seen of a screen; not kept. ``dialog``: since when one stands there. ``refusals``: how
+    often in a row the tmux controller would not type.
+    """
+
+    dialog: datetime | None = None
+    refusals: int = 0
+
+
 class Typing(Struct):
     """A prompt that the tmux controller was asked to type; ``id`` is the request's."""
 

@@ -151,13 +151,13 @@ class Hooks(Registry):
         if session is None or not session.record.living:
             return []
         if says.status == "waiting":
-            session.dialog = says.since
+            session.screen.dialog = says.since
             return []
         if now - says.since < SETTLED:
             return []
         step = self._step(session, now)
-        if session.dialog is not None and says.since > session.dialog:
-            session.dialog = None
+        if session.screen.dialog is not None and says.since > session.screen.dialog:
+            session.screen.dialog = None
             hook_questions.closed(step, says.since)
         if says.status == "idle" and says.since > step.r.status_since:
             hook_turns.over(step, "interrupted at the screen")

@@ -15,16 +15,15 @@ from msgspec import Struct
 
 from bus.effects import Do, Keep
 from bus.messages import Blocked, CurrentTool, RunningUsage
-from services.ingest.hook_model import HookAnswer, Typing
+from services.ingest.hook_model import HookAnswer, Screen, Typing
 from services.ingest.states import Status
 
 # ── kept ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Question(Struct):
-    """A `can_use_tool` of the agent that is open. ``answered`` is the number of the line with its answer.
-
-    For one that came by a hook: 0, and ``hook``. ``left``: we wait no more, but its dialog stands.
+    """A `can_use_tool` that is open. ``answered``: the number of the line with its answer; for one that came
+    by a hook 0, and ``hook``. ``left``: we wait no more, but its dialog stands.
     """
 
     approval: str
@@ -274,10 +273,7 @@ class Call(Struct):
 class Session:
     """A record with what is around it. ``messages``: message id by parent tool, for agents before 2.1.329."""
 
-    __slots__ = (
-        "ask_again", "calls", "dialog", "lines", "link", "messages", "prompts", "record", "refusals",
-        "waiting",
-    )  # fmt: skip
+    __slots__ = ("ask_again", "calls", "lines", "link", "messages", "prompts", "record", "screen", "waiting")
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -287,8 +283,7 @@ class Session:
         self.messages: dict[str | None, str] = {}
         self.calls: dict[str | None, Call] = {}  # model calls that run, by parent tool
         self.waiting: dict[str, int] = {}  # request id of a question → the HTTP request that waits for it
-        self.dialog: datetime | None = None  # since when one was seen on its screen
-        self.refusals = 0  # of the controller to type, in a row
+        self.screen = Screen()
         self.ask_again = False  # a model call has finished since its cost was asked for
 
 
@@ -345,9 +340,7 @@ class DropSeen(Keep):
 
 @dataclass(frozen=True, slots=True)
 class Forget(Keep):
-    """Everything about a session."""
-
-    uid: str
+    uid: str  # everything about it
 
 
 @dataclass(frozen=True, slots=True)

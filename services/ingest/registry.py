@@ -20,6 +20,15 @@ GRACE_S = 5.0  # a bridge is back after about 1 s; shorter losses do not make a 
 BASELINE_S = 3.0  # measured: 1 to 2 ms; 2.1.42 does not know the question
 
 
+def _not_ours(name: str, kind: str) -> str:
+    if kind == "interactive":
+        return (
+            f"{name} is interactive: its model and permission mode are chosen on its screen "
+            f"(`pointsman attach {name}`), or when it is opened"
+        )
+    return f"{name} is external: it is followed, not controlled; do it on its own screen"
+
+
 class Registry:
     """The table of sessions and what its parts share. ``_timers``: (uid, what) → when it is due."""
 
@@ -183,7 +192,7 @@ class Registry:
         """``also``: further kinds that can do what is asked."""
         session = self._living(name, uid)
         if session.record.kind not in ("managed", "sdk-url", *also):
-            raise RefusedError("unavailable", f"a session of kind {session.record.kind} cannot be told that")
+            raise RefusedError("unavailable", _not_ours(name, session.record.kind))
         if not session.record.alive:
             raise RefusedError("unavailable", f"{name} has no agent at the moment ({session.record.status})")
         return session

@@ -35,7 +35,11 @@ def check_idle(session: Session) -> None:
     """Raises `RefusedError` for a session that must not be put to sleep now."""
     r = session.record
     if r.kind not in ("managed", "sdk-url"):
-        raise RefusedError("unavailable", f"a session of kind {r.kind} cannot be hibernated")
+        raise RefusedError(
+            "unavailable",
+            f"{r.session} is {r.kind}: its screen is a person's, and is not put to sleep; if you end it, "
+            "its conversation can be resumed",
+        )
     if r.rest in (S.HIBERNATING, S.HIBERNATED):
         return
     if r.ending:

@@ -71,8 +71,8 @@ def typed(step: Step, request_id: str, problem: str) -> bool:
     if not problem and prompt is not None:
         _there(step, prompt)
     elif prompt is not None:
-        step.session.refusals += 1
-        if step.session.refusals == TELL:
+        step.session.screen.refusals += 1
+        if step.session.screen.refusals == TELL:
             r.error = cut.text(f"prompts wait: {problem} (`pointsman attach {r.session}`)", 2000)
             step.event(m.ErrorEvent, code="busy", message=r.error)
     return bool(problem) and prompt is not None
@@ -92,7 +92,7 @@ def submitted(step: Step, text: str) -> Prompt | None:
 
 
 def _there(step: Step, prompt: Prompt) -> None:
-    step.session.refusals, step.r.error = 0, None
+    step.session.screen.refusals, step.r.error = 0, None
     prompt.process, prompt.sent_at = step.r.process, step.now
     delivery.delivered(step, prompt)
     if prompt.uuid in step.session.prompts:

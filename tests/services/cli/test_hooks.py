@@ -107,6 +107,20 @@ def test_the_verbs(stage: Stage) -> None:
         assert (await stage.pointsman("hooks", "remove", "--json")).json["hooks"] == "not installed"
         assert json.loads(path.read_bytes()) == json.loads(before.replace(b"opus", b"sonnet"))
 
+        path.chmod(0o444)
+        kept = path.read_bytes()
+        result = await stage.pointsman("hooks", "install")
+        assert (result.code, "chmod u+w" in result.err) == (1, True)
+        assert (path.read_bytes(), path.stat().st_mode & 0o777) == (kept, 0o444)
+        path.chmod(0o600)
+        dotfile = path.rename(stage.folder / "dotfile.json")
+        path.symlink_to(dotfile)
+        await stage.pointsman("hooks", "install")
+        assert (path.is_symlink(), dotfile.read_bytes() != kept) == (True, True)
+        await stage.pointsman("hooks", "remove")
+        assert (path.is_symlink(), dotfile.read_bytes()) == (True, kept)
+        path.unlink()
+
         path.write_bytes(b"{,}")
         for what in ("install", "remove", "status"):
             result = await stage.pointsman("hooks", what)

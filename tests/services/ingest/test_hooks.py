@@ -105,7 +105,7 @@ def test_an_external_session_ends_with_its_process_and_is_not_controlled(externa
     play = external
     number = play.asks(pid=4711)
     name, uid = play.state().session, play.uid
-    with pytest.raises(RefusedError, match="cannot be told"):
+    with pytest.raises(RefusedError, match="not controlled"):
         play.core.interrupt(m.SessionCommand(id="i"), name, play.now)
     with pytest.raises(RefusedError, match="followed"):
         play.core.prompt(m.Prompt(id="p", text="x"), name, play.now)
