@@ -765,6 +765,16 @@ class LedgerTotal(Payload, frozen=True, kw_only=True):
     periods: dict[str, Period] | UnsetType = UNSET
 
 
+class LedgerAllowances(Payload, frozen=True, kw_only=True):
+    """What may still be spent before something is stopped: of the node's budgets, and by each session's uid.
+    None: no budget stops it. Said every 5 s, so that its absence tells.
+    """
+
+    node_usd: float | None
+    sessions: dict[str, float | None]
+    at: Time
+
+
 class LedgerSession(LedgerTotal, frozen=True, kw_only=True):
     """What one session spent."""
 

@@ -262,6 +262,9 @@ POLICY = _command(
 # ── Ledger ───────────────────────────────────────────────────────────────────────────────────────────────
 LEDGER_SESSION = _snapshot("ledger/sessions/{session}", m.LedgerSession, "ledger", "What a session spent.")
 LEDGER_TOTAL = _snapshot("ledger/total", m.LedgerTotal, "ledger", "What the node spent.")
+LEDGER_ALLOWANCES = _snapshot(
+    "ledger/allowances", m.LedgerAllowances, "ledger", "What is left to spend; kept to while it is silent."
+)
 LEDGER_SESSION_BUDGET = _command(
     "ledger/sessions/{session}/budget", m.SetBudget, "ledger", "Set or lift a session's budget."
 )

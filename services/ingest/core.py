@@ -28,11 +28,12 @@ from services.ingest import (
     rest,
     turns,
 )
+from services.ingest.allowances import Allowances
 from services.ingest.commands import Commands
 from services.ingest.hook_model import HOOKED
 from services.ingest.hooks import Hooks
 from services.ingest.links import Links
-from services.ingest.model import Record, Session
+from services.ingest.model import Record, Session, Settings
 from services.ingest.states import Status
 
 INDEX_S = 0.25  # the index is published at most this often
@@ -40,6 +41,10 @@ INDEX_S = 0.25  # the index is published at most this often
 
 class Sessions(Commands, Links, Hooks):
     """The owner of `sessions/#`. Load what was kept first, then `begin`."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.allowances = Allowances()
 
     # ── facts ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -112,6 +117,33 @@ class Sessions(Commands, Links, Hooks):
             return []  # there is nothing to stop
         step = self._step(session, now)
         holds.hold(step, data)
+        return self._close(step)
+
+    def ledger_said(self, word: m.LedgerAllowances, now: datetime, *, retained: bool) -> list[Effect]:
+        """What it leaves to spend. A sign of life releases whom its silence held."""
+        records = [session.record for session in self._by_uid.values() if session.record.living]
+        self.allowances.heard(word, records, retained=retained)
+        if retained:
+            return []
+        return [effect for r in records if r.unled is not None for effect in self._unled(r, None, now)]
+
+    def ledger_silent(self, seconds: float, now: datetime) -> list[Effect]:
+        """So much time has passed since this was last said: who has nothing left to spend is held."""
+        allowances = self.allowances
+        allowances.passed(seconds)
+        if not allowances.silent:
+            return []
+        records = [session.record for session in self._by_uid.values() if session.record.living]
+        spent = allowances.spent_since(records)
+        effects: list[Effect] = []
+        for r in records:
+            why = allowances.refused(r, spent) if r.unled is None and r.held is None else None
+            effects += self._unled(r, why, now) if why is not None else []
+        return effects
+
+    def _unled(self, r: Record, message: str | None, now: datetime) -> list[Effect]:
+        step = self._step(self._by_uid[r.uid], now)
+        holds.hold_unled(step, message)
         return self._close(step)
 
     def controller_answered(

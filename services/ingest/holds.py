@@ -11,6 +11,9 @@ While it is held:
 - background agents, which go on after a turn, are stopped: 2.1.329 and 2.1.42 do that at an interrupt, also
   between turns, 2.1.119 has to be told of each one (measured).
 
+While the ledger is silent `allowances` may hold a session in its stead (``unled``): as above, but open
+questions are left to the interrupt, because nobody has decided that they must not be answered.
+
 Nothing here is a clock's: a budget that a day's end renews is released by the ledger.
 """
 
@@ -39,12 +42,22 @@ def hold(step: Step, told: m.BudgetHold) -> None:
     step.changed("a budget is exhausted" if told.held else "the budget has room again")
 
 
+def hold_unled(step: Step, message: str | None) -> None:
+    """Hold the session because the ledger is silent, or (None) no longer."""
+    r = step.r
+    r.unled = None if message is None else Held(message, None)
+    r.stopped = ""
+    refresh(step)
+    step.changed("the ledger is silent" if message else "the ledger is back")
+
+
 def refresh(step: Step) -> None:
     """Read ``blocked`` off the record; another's cause is left alone."""
     r = step.r
     blocked: m.Blocked | None = None
-    if r.held is not None:
-        blocked = m.Blocked(by="budget", until=r.held.until)
+    held = r.held or r.unled
+    if held is not None:
+        blocked = m.Blocked(by="budget", until=held.until)
     elif r.waits is not None:
         blocked = m.Blocked(by="limit", until=r.waits.until)
     elif r.blocked is not None and r.blocked.by not in ("budget", "limit"):
@@ -57,7 +70,7 @@ def refresh(step: Step) -> None:
 def refusal(r: Record) -> RefusedError | None:
     """Why a prompt is refused now, with what to do about it."""
     if r.held is None:
-        return None
+        return RefusedError("unavailable", r.unled.message) if r.unled is not None else None
     until = None if r.held.until is None else r.held.until.isoformat().replace("+00:00", "Z")
     return RefusedError("budget_exhausted", r.held.message, {"until": until})
 
@@ -70,7 +83,7 @@ def works(r: Record) -> bool:
 def enforce(step: Step, *, again: bool = False) -> None:
     """Stop what runs in a held session: once, and ``again`` if it goes on all the same."""
     r = step.r
-    if r.held is None or not works(r) or r.kind == "external":
+    if (r.held or r.unled) is None or not works(r) or r.kind == "external":
         return
     what = "/".join((str(r.process), str(r.results) if r.turn else "idle", *r.agents))
     if r.stopped == what and not (again and "interrupt" not in r.requests.values()):

@@ -170,7 +170,7 @@ def end(step: Step, how: str, exit_code: int | None, reason: str) -> None:
     step.drop(list(step.session.lines))
     r.end, r.ended_at, r.ask, r.alive = how, step.now, None, False
     rest.over(step, reason)
-    r.held = r.waits = r.blocked = None
+    r.held = r.unled = r.waits = r.blocked = None
     if how == "failed":
         r.error = reason
     step.post("approvals", "over", f"over-{r.uid}", m.SessionOver(session=r.session))

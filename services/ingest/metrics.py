@@ -43,6 +43,11 @@ class SessionFigures(Collector):
         yield GaugeMetricFamily(
             "pointsman_ingest_connections", "Agents and bridges connected", value=self._connections()
         )
+        yield GaugeMetricFamily(
+            "pointsman_ledger_silence_seconds",
+            "Since the ledger last said what is left to spend; sessions are held after 15",
+            value=self._sessions.allowances.silent_s,
+        )
         yield CounterMetricFamily(
             "pointsman_ingest_malformed_frames",
             "Lines of agents that are no frames",

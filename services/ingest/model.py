@@ -187,6 +187,7 @@ class Record(Struct):
     agents: list[str] = []  # task ids of its background agents, which go on after the turn
     tells_cost: bool = True  # this agent answers ``get_session_cost``
     held: Held | None = None
+    unled: Held | None = None  # held because the ledger is silent (`allowances`)
     stopped: str = ""  # the turn that was told to stop because the session is held
     limited: Limited | None = None  # what the agent said last
     waits: Limited | None = None  # prompts wait for this reset

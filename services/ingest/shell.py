@@ -9,6 +9,7 @@ import trio
 from prometheus_client import Counter
 
 from bus import bridge_wire as bw
+from bus import codec
 from bus import messages as m
 from bus import topics as t
 from bus.api import Received
@@ -119,6 +120,7 @@ class Shell:
             )
             station.on_command(t.EVICT_AGENT, m.EvictAgent, lambda c, _, now: core.evict(c, now))
             station.on_message(t.SERVICE_STATUS, self._service_status)
+            station.on_message(t.LEDGER_ALLOWANCES, self._allowances)
             station.on_command(
                 t.SESSION_REMOVE, m.SessionCommand, lambda c, v, now: core.remove(c, v["session"], now)
             )
@@ -221,7 +223,8 @@ class Shell:
     async def _tick(self) -> None:
         while True:
             await trio.sleep(INDEX_S)
-            effects = self.sessions.tick(self._context.now())
+            now = self._context.now()
+            effects = [*self.sessions.tick(now), *self.sessions.ledger_silent(INDEX_S, now)]
             if effects:
                 self.station.act(effects)
 
@@ -295,6 +298,12 @@ class Shell:
         if not self._watchdog_online:
             return None
         return await admission(bus, self._context.service, effect.session, "wake", f"admit-{effect.ask.id}")
+
+    def _allowances(self, message: Received, now: datetime) -> list[Effect]:
+        if not message.payload:
+            return []
+        word = codec.decode(t.LEDGER_ALLOWANCES, message.payload, m.LedgerAllowances)
+        return self.sessions.ledger_said(word, now, retained=message.retained)
 
     def _service_status(self, message: Received, _now: datetime) -> list[Effect]:
         if message.values["self"] == WATCHDOG:

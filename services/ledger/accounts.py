@@ -14,7 +14,7 @@ from bus import topics as t
 from bus.effects import Effect, Publish
 from bus.errors import RefusedError
 from services.ledger import periods, say
-from services.ledger.budgets import Holds, Spent
+from services.ledger.budgets import Holds, Spent, allowance
 from services.ledger.levels import EXHAUSTED, level
 from services.ledger.limits import Limits
 from services.ledger.model import Account, KeepBudget, KeepSession, Loaded, Near, Report, session_scope
@@ -242,6 +242,16 @@ class Accounts:
                 spent, budget = self._spent[period] + self._running.total, self._budgets[period]
                 effects.append(say.crossed(now, before, self._levels[period], spent, budget, period))
         return [*effects, *self._settle_all(now)] if settle else effects
+
+    def allowances(self, now: datetime) -> Publish:
+        """What may still be spent, for whoever has to stop it while we cannot."""
+        purses = [p.budget - p.spent for p in self._periods().values() if p.budget is not None]
+        left: dict[str, int | None] = {}
+        for uid in self._names.values():
+            account = self._accounts[uid]
+            if account.shown:
+                left[uid] = allowance(account, purses)
+        return Publish(t.LEDGER_ALLOWANCES, say.allowances(min(purses, default=None), left, now))
 
     # for metrics
 

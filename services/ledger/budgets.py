@@ -16,7 +16,7 @@ Those are warned about by the level alone. A period's budget has its room back w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
@@ -99,6 +99,18 @@ def wanted(account: Account, periods: Mapping[str, Spent]) -> Hold | None:
     if own is not None and not warned_only(account) and level(account.used, own) == EXHAUSTED:
         return Hold(SESSION, own)
     return exhausted_period(periods)
+
+
+def allowance(account: Account, purses: Sequence[int]) -> int | None:
+    """What a session may still spend before it is held (`wanted`), None: nothing would hold it. ``purses``:
+    what is left of the node's budgets.
+    """
+    if account.kind == "external":
+        return None
+    left = list(purses)
+    if account.budget is not None and not warned_only(account):
+        left.append(account.budget - account.used)
+    return min(left, default=None)
 
 
 def warned_only(account: Account) -> bool:

@@ -85,6 +85,11 @@ def _usd(amount: int | None) -> float | None:
     return None if amount is None else money.to_usd(amount)
 
 
+def allowances(node: int | None, sessions: Mapping[str, int | None], now: datetime) -> m.LedgerAllowances:
+    left = {uid: _left(0, amount) for uid, amount in sessions.items()}
+    return m.LedgerAllowances(node_usd=_left(0, node), sessions=left, at=now)
+
+
 def tokens(use: Use) -> m.Tokens:
     return m.Tokens(
         input=use.input,

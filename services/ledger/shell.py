@@ -36,6 +36,7 @@ from services.ledger.watch import Watch
 from services.ledger.zone import local_zone
 
 MAILBOX = "ledger-mailbox.sqlite"  # beside a database that is on a server
+ALLOWANCES_S = 5.0  # ingest takes a silence of three of these for our end
 TICK_S = 30.0  # burn rates fall and days end; nobody looks at either by the second
 LEVELS = ("unlimited", "abundant", "moderate", "cautious", "critical", "exhausted")
 
@@ -158,7 +159,7 @@ class Shell:
     async def run(self) -> None:
         station, ledger = self.station, self.ledger
         station.act(ledger.snapshots(self._context.now()))
-        for row in (t.LEDGER_SESSION, t.LEDGER_TOTAL):
+        for row in (t.LEDGER_SESSION, t.LEDGER_TOTAL, t.LEDGER_ALLOWANCES):
             self._context.bus.own(row)  # what else stands there is of a session that is gone
         station.on_fact("opened", m.SessionOpened, ledger.opened)
         station.on_fact("cost", m.CostReported, ledger.cost)
@@ -175,6 +176,7 @@ class Shell:
         station.on_message(t.SESSION_EVENT, self._tool, type="tool")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
+            nursery.start_soon(self._say_allowances)
             nursery.start_soon(self.watch.run)
             nursery.start_soon(self.importer.run)
             await station.run()
@@ -240,6 +242,11 @@ class Shell:
         elif isinstance(effect, Told):
             self._drifts.inc(effect.drift)
             self._lost.inc(effect.lost)
+
+    async def _say_allowances(self) -> None:
+        while True:
+            self.station.act([self.ledger.allowances(self._context.now())])
+            await trio.sleep(ALLOWANCES_S)
 
     async def _tick(self) -> None:
         while True:

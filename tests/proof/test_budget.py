@@ -5,7 +5,10 @@ The model is scripted: its calls take 0.4 s and cost about one cent each.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +91,54 @@ def test_a_turn_of_the_real_cli_is_stopped_within_itself(tmp_path: Path) -> None
         eventually(lambda: len(recorder.all("sessions/loop/events/result")) == 2, "the next turn")
         assert not recorder.all("sessions/loop/events/result")[-1]["is_error"]
         assert blocked(recorder, "loop") is None
+
+
+def test_a_turn_is_stopped_while_the_ledger_hangs(tmp_path: Path) -> None:
+    """The ledger stands still from before the budget is used up: its last word is kept to in its stead."""
+    user_home, cwd = tmp_path / "user", tmp_path / "work"
+    user_home.mkdir()
+    cwd.mkdir()
+    (cwd / "a.txt").write_text("hello\n")
+    settings = {"POINTSMAN_BUS_BROKER": "mosquitto", "POINTSMAN_AGENT_CLAUDE": str(claude_path("2.1.329"))}
+    with (
+        MessagesApi() as api,
+        Stack(tmp_path / "home", clean_env(user_home, api.url), **settings) as stack,
+        stack.recorder() as recorder,
+    ):
+        stack.pointsman("new", "loop", "--cwd", str(cwd), "--budget", "0.4", "--model", "claude-sonnet-4-6")
+        uid = recorder.last("sessions/loop/state")["uid"]  # type: ignore[index]  # it is there
+
+        def known() -> bool:
+            word = recorder.last("ledger/allowances")
+            return word is not None and word["sessions"].get(uid) is not None
+
+        eventually(known, "the ledger says what is left")
+        ledger = stack.service_pid("ledger")
+        os.kill(ledger, signal.SIGSTOP)
+        loop = " ;; ".join(["STREAM 20 20 ;; READ a.txt"] * 2 * CALLS)
+        stack.pointsman("send", "loop", f"{loop} ;; SAY never said")
+        eventually(lambda: blocked(recorder, "loop"), "the session is held in the ledger's stead", 120)
+        assert not [event for event in recorder.all("ledger/events") if event.get("to") == "exhausted"]
+        (result,) = eventually(lambda: recorder.all("sessions/loop/events/result"), "the turn ends")
+        assert result["subtype"] == "error_during_execution"
+        assert len(api.bills) < 2 * CALLS
+        with contextlib.suppress(ProcessLookupError):  # the watchdog may have ended it meanwhile
+            os.kill(ledger, signal.SIGCONT)
+        said = eventually(
+            lambda: (
+                found
+                if (found := recorder.last("ledger/sessions/loop"))
+                and not found["running_usd"]
+                and found["spent_usd"]
+                else None
+            ),
+            "the ledger has counted it",
+        )
+        assert said["spent_usd"] == pytest.approx(result["total_cost_usd"], abs=1e-9)
+        refused = eventually(
+            lambda: "budget_exhausted" in stack.run("send", "loop", "SAY more").stderr, "its own hold counts"
+        )
+        assert refused
 
 
 def test_kills_around_an_exhausted_budget_lose_and_repeat_nothing(tmp_path: Path) -> None:

@@ -387,3 +387,27 @@ def test_the_budget_that_is_proposed_would_do() -> None:
     """What is spent may be far above a budget that was lowered."""
     text = explained("a", Hold("session", money.PICO // 50), money.PICO // 15, UTC)
     assert float(text.rpartition(" ")[2].rstrip("`")) > 1 / 15
+
+
+def test_what_is_left_to_spend() -> None:
+    """For ingest, which keeps to it while the ledger is away."""
+    world = World()
+
+    def left() -> tuple[float | None, dict[str, float | None]]:
+        payload = world.ledger.allowances(world.now).payload
+        assert isinstance(payload, m.LedgerAllowances)
+        return payload.node_usd, payload.sessions
+
+    assert left() == (None, {})
+    world.open(budget_usd=5.0)
+    world.open("uid-free", "free", budget_usd=None)
+    world.open("uid-seen", "seen", kind="external")
+    world.cost(1, "1")
+    assert left() == (None, {UID: 4.0, "uid-free": None, "uid-seen": None})
+    world.act(world.ledger.set_period_budget(m.SetBudget(id="d", budget_usd=3.0), "day", world.now))
+    assert left() == (2.0, {UID: 2.0, "uid-free": 2.0, "uid-seen": None})
+    world.act(world.ledger.set_budget(m.SetBudget(id="s", budget_usd=0.5), "web", world.now))
+    assert left() == (2.0, {UID: 0.0, "uid-free": 2.0, "uid-seen": None})
+    world.open("uid-sub", "sub")  # the default budget, and a subscription: warned only
+    world.cost(1, "0.5", uid="uid-sub", session="sub", notional=True)
+    assert left()[1]["uid-sub"] == 1.5
