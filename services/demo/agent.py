@@ -587,9 +587,7 @@ class Agent:
             self.lifecycle(uuid, "completed")
 
     def limit(self, status: str, seconds: float) -> bool:
-        """A usage limit is reached: once, afterwards there is none. The frame is made by hand after the
-        CLI's, because that one only comes with a login.
-        """
+        """A usage limit is reached: once, afterwards there is none."""
         if self.limited:
             return False
         self.limited = True

@@ -1,7 +1,8 @@
 """Usage limits of a subscription: what the agent says of them, and prompts that wait for a reset.
 
-The agent tells how much of a window it has used (`rate_limit_event`, only with a login); when one is used up,
-the turn ends at once as an error. With ``ledger.resume_when_reset`` the prompts of that turn are then sent
+The agent tells how much of a window it has used (`rate_limit_event`, only with a login, not 2.1.42); below its
+first warning only 2.1.329 says how much, in its list of all windows. When one is used up, the turn ends at
+once as an error. With ``ledger.resume_when_reset`` the prompts of that turn are then sent
 again, once, after the reset: they wait as new prompts of the same ``prompt_id`` (the agent drops a uuid that
 it knows), everything else waits with them, and the state says ``blocked`` by ``limit``. The result of the
 turn that they come to is the proof; the ledger is told, and says it (``limit_reset``).
@@ -25,6 +26,7 @@ from services.ingest.step import Step, short_hash
 REJECTED = "rejected"
 MARGIN_S = 10.0  # clocks differ by seconds: not at the very moment
 HTTP_LIMITED = 429
+MAX_WINDOWS = 20  # of one account; there are five or so
 
 
 def on_limit(step: Step, frame: wire.RateLimit) -> None:
@@ -33,11 +35,21 @@ def on_limit(step: Step, frame: wire.RateLimit) -> None:
     window, status = cut.text(info.rate_limit_type, 100), cut.text(info.status, 100)
     resets_at = _epoch(info.resets_at)
     r.limited = Limited(window, resets_at) if status == REJECTED else None
-    step.event(m.LimitEvent, status=status, window=window, utilization=info.utilization, resets_at=resets_at)
-    data = m.LimitSeen(
-        session=r.session, window=window, status=status, utilization=info.utilization, resets_at=resets_at
-    )
-    step.post("ledger", "limit", f"limit-{short_hash(r.uid, r.seq)}", data)
+    windows = {cut.text(name, 100): one for name, one in list(info.unified_windows.items())[:MAX_WINDOWS]}
+    used = info.utilization
+    if used is None and window in windows:
+        used = windows[window].utilization
+    step.event(m.LimitEvent, status=status, window=window, utilization=used, resets_at=resets_at)
+    _post(step, window, status, used, resets_at)
+    for name, one in windows.items():
+        if name != window:
+            _post(step, name, cut.text(one.status, 100), one.utilization, _epoch(one.resets_at))
+
+
+def _post(step: Step, window: str, status: str, used: float | None, resets_at: datetime | None) -> None:
+    r = step.r
+    data = m.LimitSeen(session=r.session, window=window, status=status, utilization=used, resets_at=resets_at)
+    step.post("ledger", "limit", f"limit-{short_hash(r.uid, r.seq, window)}", data)
 
 
 def _epoch(seconds: float | None) -> datetime | None:

@@ -356,15 +356,23 @@ class CommandLifecycle(Struct, frozen=True):
     uuid: str | None = None
 
 
-class _LimitInfo(Struct, frozen=True, rename="camel"):
-    status: str = ""
+class LimitWindow(Struct, frozen=True, rename="camel"):
+    """How much of a window is used; ``resets_at`` in seconds since the epoch."""
+
+    status: str = "allowed"
     resets_at: float | None = None
-    rate_limit_type: str = ""
     utilization: float | None = None
 
 
+class _LimitInfo(LimitWindow, frozen=True, rename="camel"):
+    """The window that counts most; 2.1.329 lists all that there are."""
+
+    rate_limit_type: str = ""
+    unified_windows: dict[str, LimitWindow] = {}
+
+
 class RateLimit(Struct, frozen=True):
-    """Only with a login instead of a key. ``resets_at`` in seconds since the epoch."""
+    """Only with a login instead of a key, from 2.1.119 on."""
 
     rate_limit_info: _LimitInfo = _LimitInfo()
     uuid: str | None = None

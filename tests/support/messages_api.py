@@ -13,6 +13,10 @@ own requests of one token that it leaves out of its total, `aborted` true when t
 answer (usage as sent until then) and `at` in Unix seconds. A bill is there before the last frame of its
 answer is sent.
 
+A client with a token in place of a key (`CLAUDE_CODE_OAUTH_TOKEN`) is a subscription: answers tell in their
+headers how much of its windows is used, and `LIMIT seconds` uses up the one of five hours, once, until it is
+reset after that time. Any other prompt may run into it as well.
+
 In tests: `with MessagesApi() as api:` (a thread serves). By hand or for a fleet:
 `python -m tests.support.messages_api --port 0 --bills FILE` prints `{"port": N, "url": "…"}` and appends
 every bill to FILE.
@@ -65,6 +69,7 @@ class MessagesApi:
         self.requests: list[dict[str, Any]] = []
         """The bodies of all `POST /v1/messages`, in order of arrival."""
         self._bills_file = bills_file
+        self._limited_until: float | None = None  # None: that has not happened yet
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._server = _Server(("127.0.0.1", port), _Handler)
@@ -112,6 +117,32 @@ class MessagesApi:
     def seen(self, body: dict[str, Any]) -> None:
         with self._lock:
             self.requests.append(body)
+
+    def limited(self, seconds: float | None) -> bool:
+        """Whether the subscription's window is used up; ``seconds``: it is from now on, if it never was."""
+        with self._lock:
+            if self._limited_until is None and seconds is not None:
+                self._limited_until = time.time() + seconds
+            return self._limited_until is not None and time.time() < self._limited_until
+
+    def windows(self) -> dict[str, str]:
+        """The headers that tell a subscription of its windows."""
+        limited = self.limited(None)
+        now = time.time()
+        reset = {"5h": self._limited_until if limited else now + 3 * 3600, "7d": now + 4 * 86400}
+        status = "rejected" if limited else "allowed"
+        name = "anthropic-ratelimit-unified"
+        return {
+            f"{name}-status": status,
+            f"{name}-reset": f"{reset['5h']:.0f}",
+            f"{name}-representative-claim": "five_hour",
+            f"{name}-5h-status": status,
+            f"{name}-5h-utilization": "1.0" if limited else "0.25",
+            f"{name}-5h-reset": f"{reset['5h']:.0f}",
+            f"{name}-7d-status": "allowed",
+            f"{name}-7d-utilization": "0.4",
+            f"{name}-7d-reset": f"{reset['7d']:.0f}",
+        }
 
     def book(self, bill: dict[str, Any]) -> None:
         with self._lock:
@@ -177,10 +208,13 @@ class _Handler(BaseHTTPRequestHandler):
         for kind, value in actions:
             if kind == "error":
                 return self._fail(value, f"scripted error {value}")
-            if kind == "limit":  # with a key, there is no more to it
+            if kind == "limit" and not self._subscribed:  # with a key, there is no more to it
                 return self._fail(429, "scripted limit")
+            if self._subscribed and self.server.api.limited(value if kind == "limit" else None):
+                return self._fail(429, "This request would exceed your account's rate limit.")
             if kind == "wait" and any(later == "error" for later, _ in actions):
                 self.server.api.pause(value / 1000)
+        actions = [action for action in actions if action[0] != "limit"]
         fixed = len(json.dumps([body.get("system"), body.get("tools")])) // 4
         usage = script.usage_of(body["messages"], fixed, script.output_tokens_of(actions))
         probe = body.get("max_tokens") == 1
@@ -222,6 +256,10 @@ class _Handler(BaseHTTPRequestHandler):
                 )
         return None
 
+    @property
+    def _subscribed(self) -> bool:
+        return (self.headers.get("Authorization") or "").startswith("Bearer ")
+
     def _chunk(self, data: bytes) -> None:
         data = data or b": waiting\n\n"
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
@@ -230,6 +268,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("request-id", getattr(self, "request_id", "req_none"))
+        for name, value in self.server.api.windows().items() if self._subscribed else ():
+            self.send_header(name, value)
         if length is None:
             self.send_header("Transfer-Encoding", "chunked")
         else:

@@ -60,6 +60,13 @@ def clean_env(home: Path, base_url: str, **extra: str) -> dict[str, str]:
     }
 
 
+def subscribed(environment: dict[str, str]) -> dict[str, str]:
+    """The same for an account with a subscription, as far as the scripted API and the CLI can tell."""
+    return {k: v for k, v in environment.items() if k != "ANTHROPIC_API_KEY"} | {
+        "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-test"
+    }
+
+
 def user_frame(text: str, uuid: str | None = None) -> Frame:
     """A prompt as it is written to the agent's stdin."""
     frame: Frame = {

@@ -1,7 +1,7 @@
 """Usage limits: told, kept, and (when configured) waited for, once.
 
-The frames are made by hand after the CLI's own (2.1.329): they only come with a login, which these tests have
-not.
+The real CLI's frames stand in two recordings, made with a token that the scripted API takes for a
+subscription's; the others are made by hand after them, where a case needs more than they have.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 from bus import messages as m
 from services.ingest.limits import MARGIN_S
-from tests.services.ingest.support import INIT, Play, frame, result
+from tests.services.ingest.support import INIT, Play, frame, recorded, result
 
 RESET_S = 3600.0
 
@@ -65,6 +65,33 @@ def test_told_to_readers_and_the_ledger(play: Play) -> None:
         session="one", window="five_hour", status="allowed_warning", utilization=0.91, resets_at=resets_at
     )
     assert play.state().blocked is None
+
+
+@pytest.mark.parametrize("version", ["2.1.329", "2.1.119"])
+def test_the_real_cli_s_own_frames(play: Play, version: str) -> None:
+    """A turn with room, one that is refused, and one after the reset."""
+    said = recorded(f"claude-{version}-stdio-limit.ndjson")
+    ends = [n for n, one in enumerate(said, 1) if one["type"] == "result"]
+    play.say(*said[: ends[0]])
+    assert play.state().blocked is None
+    play.act(play.core.prompt(m.Prompt(id="p2", text="go on"), "one", play.now))
+    play.say(*said[ends[0] : ends[1]])
+    until = play.state().blocked
+    assert until is not None
+    assert (until.by, play.state().queued_prompts) == ("limit", 1)
+    assert until.until is not None
+    play.now = until.until
+    play.later(0)
+    assert sent(play) == ["work", "go on", "go on"]
+    play.say(*said[ends[1] :])
+    told = [(event["status"], event["utilization"]) for event in play.events("limit")]
+    used = [0.25, 1.0, 0.25] if version == "2.1.329" else [None] * 3
+    assert told == list(zip(["allowed", "rejected", "allowed"], used, strict=True))
+    assert [over.ok for over in play.facts("limit_over")] == [True]
+    seen = {(fact.window, fact.utilization) for fact in play.facts("limit")}
+    weeks = {("seven_day", 0.4)} if version == "2.1.329" else set()
+    assert seen == {("five_hour", one) for one in used} | weeks
+    assert play.record.notional
 
 
 def test_sent_again_once_after_the_reset(play: Play) -> None:
