@@ -1,11 +1,11 @@
 """Usage limits of a subscription: what the agent says of them, and prompts that wait for a reset.
 
-The agent tells how much of a window it has used (`rate_limit_event`, only with a login, not 2.1.42); below its
-first warning only 2.1.329 says how much, in its list of all windows. When one is used up, the turn ends at
-once as an error. With ``ledger.resume_when_reset`` the prompts of that turn are then sent
-again, once, after the reset: they wait as new prompts of the same ``prompt_id`` (the agent drops a uuid that
-it knows), everything else waits with them, and the state says ``blocked`` by ``limit``. The result of the
-turn that they come to is the proof; the ledger is told, and says it (``limit_reset``).
+The agent tells how much of a window it has used (`rate_limit_event`, only with a login; not 2.1.42); below
+its first warning only 2.1.329 says how much, in its list of all windows. When one is used up, the turn ends
+at once as an error. With ``ledger.resume_when_reset`` the prompts of that turn are then sent again, once,
+after the reset: they wait as new prompts of the same ``prompt_id`` (the agent drops a uuid that it knows),
+everything else waits with them, and the state says ``blocked`` by ``limit``. The result of the turn that
+they come to is the proof; the ledger is told, and says it (``limit_reset``).
 
 Theory of operation. ``limited`` is what the agent said last: a window that is used up, or None. ``waits`` is
 that window while something waits for it; it is set by a result and taken away by its time, both kept:
