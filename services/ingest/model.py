@@ -214,9 +214,8 @@ class Record(Struct):
 
     @property
     def enforcement(self) -> str:
-        """What a rule of the policy can do here. ``full``: a denial holds for every tool call; ``partial``:
-        as long as the agent's connection stands, or we are there; ``asked``: only where the agent asks.
-        """
+        """How far a denial holds. ``full``: for every tool call; ``partial``: while the agent's connection
+        stands, or we are there; ``asked``: only where the agent asks."""
         if self.hooked is False:
             return "asked"
         return "full" if self.kind == "managed" else "partial"
