@@ -126,18 +126,22 @@ def paths_of(tool: str, parsed: Parsed, cwd: str, user_home: str) -> tuple[str, 
     return tuple(dict.fromkeys(found))
 
 
-def words_of(commands: Commands | None, cwd: str, user_home: str) -> tuple[str, ...]:
-    """The words of commands that may be paths, taken as such."""
+def words_of(commands: Commands | None, cwd: str, user_home: str, limit: int) -> tuple[str, ...]:
+    """The words of commands that may be paths, taken as such; the first ``limit`` of them."""
+    found: dict[str, None] = {}
     if commands is None:
         return ()
-    return tuple(
-        dict.fromkeys(
-            absolute(word, place, user_home)
-            for command in (*commands.found, *commands.files)
-            for word in _candidates(command)
-            for place in command.places or (cwd,)
-        )
+    said = dict.fromkeys(  # wrappers give the same words again and again
+        (word, place)
+        for command in (*commands.found, *commands.files)
+        for word in _candidates(command)
+        for place in command.places or (cwd,)
     )
+    for word, place in said:
+        found.setdefault(absolute(word, place, user_home))
+        if len(found) >= limit:
+            break
+    return tuple(found)
 
 
 def _candidates(command: Command) -> Iterator[str]:

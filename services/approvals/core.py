@@ -48,6 +48,7 @@ from bus.codec import MAX_PAYLOAD_BYTES
 from bus.effects import Effect, Publish, ReplyTo
 from bus.errors import RefusedError
 from services.approvals import reading, rows, say, users
+from services.approvals.attention import Attention
 from services.approvals.danger.sight import BLIND, Sight
 from services.approvals.decision import (
     Chosen,
@@ -104,6 +105,7 @@ class Gate(Policing):
     ) -> None:
         self._node = node
         self._place = Place(home, sight)
+        self._attention = Attention(self._place)
         self._rules = rules
         self._tokens = tokens
         self._approvers: dict[str, Approver] = {approver.user: approver for approver in approvers}
@@ -159,7 +161,8 @@ class Gate(Policing):
             if reading.sha256(q.input_json) != known.input_sha256:
                 raise RefusedError("bad_request", f"{q.approval} was asked before with another input")
             return [] if known.state is State.PENDING else [say.answer(known, now)]
-        approval, verdict, view = opened(uid, q, self._rules, self._place, now)
+        with self._attention.to(uid, now) as place:
+            approval, verdict, view = opened(uid, q, self._rules, place, now)
         asked = Audit(now, "request", approval.id, rows.request(approval))
         if q.held:
             return [asked, *self._settle(approval, State.DENIED, now, **by_budget(q.held))]

@@ -22,6 +22,7 @@ from bus.errors import RefusedError
 from bus.ids import approval_id
 from bus.messages import level_rank
 from services.approvals import reading, rows, say
+from services.approvals.attention import Attention
 from services.approvals.danger import assess
 from services.approvals.model import (
     Approval,
@@ -47,6 +48,7 @@ class Policing:
     """What `Gate` knows and does about rules. The fields are the gate's."""
 
     _place: Place
+    _attention: Attention
     _rules: Rules
     _approvers: dict[str, Approver]
     _pending: dict[str, Approval]
@@ -58,8 +60,9 @@ class Policing:
     _decide_by_rule: Callable[[Approval, Verdict, datetime], list[Effect]]
 
     @property
-    def place(self) -> Place:
-        return self._place
+    def hurried(self) -> Place:
+        """For whoever judges many calls in one go."""
+        return self._attention.hurried
 
     @property
     def approvers(self) -> Collection[Approver]:
@@ -90,7 +93,9 @@ class Policing:
             suggestions=[],
             auto_approve=j.auto_approve,
         )
-        approval, verdict, _ = opened(check(j.uid, q), q, self._rules, self._place, now)
+        uid = check(j.uid, q)
+        with self._attention.to(uid, now) as place:
+            approval, verdict, _ = opened(uid, q, self._rules, place, now)
         if verdict.answer == "deny":
             asked = Audit(now, "request", approval.id, rows.request(approval))
             return [asked, *self._decide_by_rule(approval, verdict, now)]
@@ -136,7 +141,7 @@ class Policing:
         """Judge again what waits."""
         said: list[Effect] = []
         for approval in list(self._pending.values()):
-            _, verdict = again(approval, self._rules, self._place)
+            _, verdict = again(approval, self._rules, self._attention.hurried)
             if verdict.answer == "deny":
                 said += self._end_by_rule(approval, verdict, now)
             elif verdict.required > approval.required:
@@ -223,6 +228,7 @@ class Policing:
 
     def over(self, fact: m.Fact, o: m.SessionOver, now: datetime) -> list[Effect]:
         """A session has ended or failed: what was remembered for it alone goes with it."""
+        self._attention.forget(fact.uid)
         own = [entry for entry in self._rules.remembered if entry.uid is not None and entry.uid == fact.uid]
         return self._forget(own, now, {"reason": f"the session {o.session} is over"})
 

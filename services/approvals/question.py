@@ -78,7 +78,7 @@ def read(q: m.Question | Approval, uid: str, parsed: reading.Parsed, danger: m.D
     home = place.sight.user_home
     commands = commands_of(q.tool, parsed, place.sight, q.cwd)
     unknown = commands is not None and any(None in command.words for command in commands.found)
-    words = words_of(commands, q.cwd, home)
+    words = words_of(commands, q.cwd, home, MAX_WORDS + 1)
     return Call(
         kind=q.kind,
         tool=q.tool,
@@ -98,6 +98,7 @@ def read(q: m.Question | Approval, uid: str, parsed: reading.Parsed, danger: m.D
 
 def again(a: Approval, rules: Rules, place: Place, final_json: str | None = None) -> tuple[m.Danger, Verdict]:
     """What the rules say now to a question that was asked, or to another input for it."""
+    place = replace(place, sight=place.sight.once())
     parsed = reading.parse(a.input_json if final_json is None else final_json)
     danger = assess(a.tool, parsed, a.cwd, place.home, place.sight)
     return danger, rules.judge(read(a, a.uid, parsed, danger, place))

@@ -19,8 +19,10 @@ from typing import Any
 
 import msgspec
 
+MAX_SUGGESTIONS = 100  # an agent has two or three
 CUT_BYTES = 64 * 1024  # contract, section 6: longer values are cut
 TOTAL_BYTES = 1024 * 1024  # a snapshot that every reader gets on connecting; the codec takes 4 MiB at most
+MAX_VALUES = 5000  # that are shown one by one, 20 µs each; more are shown as cut text
 MAX_DEPTH = 64  # deeper values are shown as text: readers' decoders have limits of their own
 SUMMARY_CHARS = 200  # one line on a telephone, twice
 EXACT_DIGITS = 18  # integers up to here fit 64 bits everywhere; longer ones are shown as text
@@ -123,13 +125,25 @@ def view(input_json: str, parsed: Parsed) -> View:
 
 def fields(value: dict[str, Any]) -> dict[str, Any]:
     """`mask` for each field of an input, so that a long one does not take the others with it."""
-    shown = {_text(key): _limited(_shown(item, key, 1)) for key, item in value.items()}
+    room = MAX_VALUES - len(value)
+    if room < 0:
+        return {"cut": _as_text(value)}
+    shown: dict[str, Any] = {}
+    for key, item in value.items():
+        room -= (count := _values(item, room))
+        if room < 0:
+            room += count
+            shown[_text(key)] = _as_text(item)
+        else:
+            shown[_text(key)] = _limited(_shown(item, key, 1))
     encoded = msgspec.json.encode(shown)
     return shown if len(encoded) <= TOTAL_BYTES else {"cut": _cut(encoded.decode(), CUT_BYTES)}
 
 
 def mask(value: Any) -> Any:
     """Any JSON value with secrets masked and long values cut, for snapshots and events."""
+    if _values(value, MAX_VALUES) > MAX_VALUES:
+        return _as_text(value)
     return _limited(_shown(value, "", 0))
 
 
@@ -137,7 +151,7 @@ def mask_list(values: list[Any]) -> list[Any]:
     """`mask` for each of an agent's suggestions, as many as fit."""
     shown: list[Any] = []
     room = CUT_BYTES
-    for value in map(mask, values):
+    for value in map(mask, values[:MAX_SUGGESTIONS]):
         room -= len(msgspec.json.encode(value))
         if room < 0:
             break
@@ -184,7 +198,7 @@ def summary(kind: str, tool: str, parsed: Parsed) -> str:
                 text = value[name]
                 break
     if not text:
-        text = parsed.doubt or msgspec.json.encode(_shown(value, "", 0)).decode()
+        text = parsed.doubt or msgspec.json.encode(mask(value)).decode()
     line = " ".join(_masked(_plain(text[:CUT_BYTES])).split())
     line = f"{tool}: {line}" if kind == "tool" else line
     return line if len(line) <= SUMMARY_CHARS else line[: SUMMARY_CHARS - 1] + "…"
@@ -207,6 +221,30 @@ def with_answers(input_json: str, answers: dict[str, str]) -> str:
 
 
 # masking and cutting
+
+
+def _values(value: Any, most: int) -> int:
+    """How many values are in a list or object, and in those; more than ``most`` are not counted."""
+    waiting, count = [value], 0
+    while waiting and count <= most:
+        item = waiting.pop()
+        if isinstance(item, dict | list):
+            count += len(item)
+            waiting.extend(item.values() if isinstance(item, dict) else item)
+    return count
+
+
+def _as_text(value: Any) -> str:
+    """Too many values to show one by one."""
+    try:
+        try:
+            text = msgspec.json.encode(value).decode()
+        except UnicodeEncodeError:  # half a surrogate pair: rare, and going through all values is slow
+            text = msgspec.json.encode(_printable(value)).decode()
+    except RecursionError:
+        return "⟦text: nested too deeply to show⟧"
+    shown = _text(text)
+    return shown if _MARK.search(shown) else f"⟦text: many values⟧{shown}"
 
 
 def _shown(value: Any, name: str, depth: int) -> Any:

@@ -35,7 +35,7 @@ from services.approvals.world import sight
 RECHECK_S = 1.0  # expiry goes by the wall clock, which may be set while we sleep
 LATENCIES_S = (0.005, 0.02, 0.1, 1, 5, 15, 30, 60, 300, 1800, 14400)  # a rule; a quick person; a long lunch
 MAX_REPLAYED = 20_000  # decisions, the newest ones: some tens of seconds
-REPLAY_AT_ONCE = 50
+REPLAY_AT_ONCE = 10
 GONE = (
     "the audit, remembered decisions, and approvals that waited (their agents wait on: end those sessions, "
     "and open them again with `resume`)"
@@ -236,7 +236,7 @@ class Shell:
 
     async def _replay(self, command: m.PolicyCommand, rules: Rules) -> None:
         """Newest first, and with pauses: approvals go on meanwhile."""
-        replay = Replay(replace(rules, remembered=self.store.remembered()), self.gate.place)
+        replay = Replay(replace(rules, remembered=self.store.remembered()), self.gate.hurried)
         since = command.since.astimezone(UTC) if command.since is not None else None
         before: int | None = None
         while replay.looked_at < MAX_REPLAYED:

@@ -5,25 +5,26 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sysconfig
 import threading
-from functools import lru_cache
+import time
 from pathlib import Path
 
 import msgspec
 
-from services.approvals.danger.sight import Sight, Tree, Unparsed
+from services.approvals.danger.sight import LIMIT_S, Sight, Tree, Unparsed
 
 MAX_TEXT_BYTES = 32 * 1024  # of a command; a long one is a script, and nobody reads it on a telephone
 MAX_TREE_BYTES = (
     4 * 1024 * 1024
 )  # shfmt writes about 300 bytes for each sign of dense code, more where it is deep
 DEADLINE_S = 1.0  # 2 ms is usual; hostile nesting takes shfmt minutes, and the gate waits meanwhile
-REMEMBERED = (
-    64  # texts: one is assessed when it is asked, when it is changed, and by each rule that looks at it
-)
+LOADED = 4  # times the seconds of the processor: what else runs takes its share
+REMEMBERED = 16  # texts: one is asked about by a hook, then by the agent, and again when it is decided
+REMEMBERED_CHARS = 1000  # of each; a tree takes some thousand times as much memory
 
 
 def find_shfmt() -> str | None:
@@ -32,15 +33,30 @@ def find_shfmt() -> str | None:
     return str(own) if os.access(own, os.X_OK) else shutil.which("shfmt")
 
 
-def sight(shfmt: str | None = None, deadline_s: float = DEADLINE_S) -> Sight:
-    """The real one. ``shfmt``: which program to run, by default the one that is found."""
+def sight(shfmt: str | None = None, deadline_s: float = DEADLINE_S, limit_s: float = LIMIT_S) -> Sight:
+    """The real one. ``shfmt``: which program to run, by default the one that is found. ``deadline_s`` is for
+    one run of it, on the wall.
+    """
     program = shfmt or find_shfmt()
 
-    @lru_cache(maxsize=REMEMBERED)
-    def parse(text: str) -> Tree | Unparsed:
-        return _parse(program, text, deadline_s)
+    def parse(text: str, within_s: float) -> Tree | Unparsed:
+        if text in remembered:
+            return remembered[text]
+        tree = _parse(program, text, min(deadline_s, within_s * LOADED))
+        if not isinstance(tree, Unparsed) and len(text) <= REMEMBERED_CHARS:
+            if len(remembered) >= REMEMBERED:
+                del remembered[next(iter(remembered))]
+            remembered[text] = tree
+        return tree
 
-    return Sight(parse=parse, resolve=os.path.realpath, user_home=str(Path("~").expanduser()))
+    remembered: dict[str, Tree] = {}
+    return Sight(parse, os.path.realpath, str(Path("~").expanduser()), spent, limit_s)
+
+
+def spent() -> float:
+    """Seconds of the processor: of this process, and of the children that it has waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _parse(program: str | None, text: str, deadline_s: float) -> Tree | Unparsed:

@@ -25,7 +25,7 @@ from bus.messages import Danger, level_rank
 from services.approvals.danger import judge, paths
 from services.approvals.danger.known import Mode
 from services.approvals.danger.paths import Finding, Ground
-from services.approvals.danger.sight import BLIND, Sight
+from services.approvals.danger.sight import BLIND, Sight, TooLongError
 from services.approvals.reading import Parsed
 
 # Tools of Claude Code 2.1; anything else is high.
@@ -98,15 +98,24 @@ _WORDS = re.compile(r"[^\s'\"`=:;|&<>(){},]+")
 
 def assess(tool: str, parsed: Parsed, cwd: str, home: str, sight: Sight = BLIND) -> Danger:
     """The worst of what is known about this call. ``home`` is Pointsman's own, an absolute path."""
-    ground = Ground(posixpath.normpath(cwd or "/"), posixpath.normpath(home), sight)
-    found = list(_of_any_tool(tool, parsed, ground))
-    found += _of_paths(tool, parsed.value, ground)
-    if tool == "Bash":
-        found += _of_shell(parsed.value, ground)
+    ground = Ground(posixpath.normpath(cwd or "/"), posixpath.normpath(home), sight.once())
+    found: list[Finding] = []
+    try:
+        for finding in _all(tool, parsed, ground):
+            found.append(finding)  # what was found before the patience is over stands
+    except TooLongError:
+        found.append(judge.said("too_long"))
     worst = max(found, key=lambda finding: level_rank(finding.level))  # the first of the worst
     others = {one.reason for one in found if one.level == worst.level} - {worst.reason}
     more = f"; and {len(others)} more" if others and worst.level != "low" else ""
     return Danger(level=worst.level, reason=f"{tool} {worst.reason}{more}", impact=worst.impact)
+
+
+def _all(tool: str, parsed: Parsed, ground: Ground) -> Iterator[Finding]:
+    yield from _of_any_tool(tool, parsed, ground)
+    yield from _of_paths(tool, parsed.value, ground)
+    if tool == "Bash":
+        yield from _of_shell(parsed.value, ground)
 
 
 def _of_any_tool(tool: str, parsed: Parsed, ground: Ground) -> Iterator[Finding]:
@@ -116,7 +125,7 @@ def _of_any_tool(tool: str, parsed: Parsed, ground: Ground) -> Iterator[Finding]
         level, reason, impact = _DOUBT if parsed.value else _UNREADABLE
         yield Finding(level, f"{reason}: {parsed.doubt}", impact)
     spellings = _spellings(ground.home)
-    for text in _texts(parsed.value):
+    for text in ground.sight.through(_texts(parsed.value)):
         if _INVISIBLE.search(text):
             yield _HIDDEN
         if any(spelling in text for spelling in spellings) or _leads_there(text, ground):
@@ -149,6 +158,8 @@ def _of_shell(value: dict[str, Any], ground: Ground) -> Iterator[Finding]:
         yield judge.said("unsandboxed")
     try:
         yield from judge.shell(command, ground)
+    except TooLongError:
+        raise
     except Exception:  # noqa: BLE001  # our own fault must not stop the gate: it would be asked again
         yield judge.said("unjudged")
     yield _TOOLS["Bash"]
@@ -196,6 +207,10 @@ def _leads_there(text: str, ground: Ground) -> bool:
         return False
     return any(
         paths.inside(posixpath.normpath(posixpath.join(ground.cwd, word)), ground.home)
-        for word in _WORDS.findall(text)
+        for word in ground.sight.through(_words(text))
         if "/" in word or word == last
     )
+
+
+def _words(text: str) -> Iterator[str]:
+    return (found[0] for found in _WORDS.finditer(text))

@@ -18,6 +18,8 @@ program without its directory. The wrapper itself stands in the list too, before
 The tree is walked generically: a node that this module does not know is walked like every other, so that no
 command in it is missed. What the text is made of beside commands is told by ``findings``, keys of
 ``known/structure.toml``.
+
+Over 400 lines because the walk is one piece: each kind of node leads into every other.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from functools import lru_cache
 from typing import Any
 
 from services.approvals.danger import words as w
-from services.approvals.danger.sight import Sight, Tree, Unparsed
+from services.approvals.danger.sight import LOOK_EVERY, Sight, TooLongError, Tree, Unparsed
 from services.approvals.danger.words import Word
 from services.approvals.danger.wrappers import SHELLS, inner, name_of, script_of
 
@@ -38,7 +40,9 @@ MAX_DEPTH = 150  # of the tree: a person's deepest is below 40; CPython's own li
 MAX_PARSES = 12  # texts within texts (sh -c, eval, …) that one input may lead to
 MAX_PLACES = 12  # directories that `cd` may lead to
 MAX_COMMANDS = 2000
-REMEMBERED = 64  # texts that were read
+MAX_VALUE = 2000  # characters of a variable that are remembered: `a=$a$a` doubles it each time
+MAX_WORDS = 20_000  # of all commands: wrappers around wrappers give the same words again and again
+REMEMBERED = 32  # texts that were read
 
 _RUNS_TEXT = frozenset({"eval", "trap", "watch", "alias", "su", "runuser", "flock", "at", "batch", "sudo"})
 _NOT_TEXT = frozenset({"ParamExp", "CmdSubst", "ProcSubst", "ArithmExp", "ExtGlob", "ArithmCmd", "LetClause"})
@@ -141,6 +145,8 @@ class _Reader:
     redirects: list[Redirect] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     parses: int = 0
+    words: int = 0  # of all commands
+    steps: int = 0
     lost: bool = False
 
     def __post_init__(self) -> None:
@@ -156,16 +162,25 @@ class _Reader:
         if self.parses > MAX_PARSES:
             self.findings.append("too_much")
             return
-        tree = self.sight.parse(text)
-        if isinstance(tree, Unparsed):
-            if strict or not tree.broken:
-                self.findings.append("parse_error" if tree.broken else "unparsed")
-            self._guess(text, context)
-            return
         try:
-            self._node(tree, context)
+            self.sight.check()
+            tree = self.sight.parse(text, self.sight.left_s)
+            if isinstance(tree, Unparsed):
+                if strict or not tree.broken:
+                    self.findings.append("parse_error" if tree.broken else "unparsed")
+                self._guess(text, context)
+                self.sight.check()  # the parser may have used all of it
+            else:
+                self._node(tree, context)
         except (_TooDeepError, RecursionError):
             self.findings.append("too_deep")
+        except TooLongError:
+            self.findings.append("too_long")
+
+    def _step(self) -> None:
+        self.steps += 1
+        if self.steps % LOOK_EVERY == 0:
+            self.sight.check()
 
     def _guess(self, text: str, context: _Context) -> None:
         """What cannot be parsed may still be critical: its words, roughly. It is never taken as whole."""
@@ -177,6 +192,7 @@ class _Reader:
     # the tree
 
     def _node(self, node: Any, context: _Context) -> None:
+        self._step()
         if context.depth > MAX_DEPTH or len(self.commands) > MAX_COMMANDS:
             raise _TooDeepError
         if isinstance(node, list):
@@ -282,14 +298,15 @@ class _Reader:
             word = w.read(value.get("Parts") or [], self.known, self.sight.user_home)
             if name:
                 names.append(f"{name}={word.text}")
-                self.known[name] = self.known.get(name, "") + word.text if assign.get("Append") else word.text
+                before = self.known.get(name, "") if assign.get("Append") else ""
+                self.known[name] = (before + word.text)[:MAX_VALUE]
             if assign.get("Array") or assign.get("Index"):
                 self.findings.append("not_literal")
                 elements = (assign.get("Array") or {}).get("Elems") or []
                 said = [
                     w.read((e.get("Value") or {}).get("Parts") or [], self.known, "").text for e in elements
                 ]
-                self.known[name] = " ".join(said)
+                self.known[name] = " ".join(said)[:MAX_VALUE]
         return tuple(names)
 
     def _declared(self, node: Tree, context: _Context) -> None:
@@ -321,6 +338,10 @@ class _Reader:
     # commands
 
     def _add(self, said: list[Word], assigns: tuple[str, ...], context: _Context) -> None:
+        self._step()
+        self.words += len(said)
+        if self.words > MAX_WORDS:
+            raise _TooDeepError
         self.commands.append(
             Command(
                 tuple(said), context.via, assigns, context.stdin, context.fed, context.upstream,

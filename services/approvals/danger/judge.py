@@ -15,12 +15,13 @@ from services.approvals.danger.checks import CHECKS
 from services.approvals.danger.checks.common import by_name
 from services.approvals.danger.checks.reach import reach
 from services.approvals.danger.checks.servers import local_only
-from services.approvals.danger.commands import Command, Redirect, Shell
+from services.approvals.danger.commands import Command, Redirect
 from services.approvals.danger.known import STRUCTURE, Entry, Form
 from services.approvals.danger.options import Options
 from services.approvals.danger.paths import Finding, Ground
 from services.approvals.danger.words import Word
 
+HIDDEN_CHARS = 64 * 1024  # a longer text is not parsed, and high for that
 MAX_PATHS = 400  # that are followed through symbolic links: 10 µs each
 _ODD = frozenset({"Cf", "Cc", "Co", "Cs", "Cn", "Zl", "Zp"})
 _FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5")
@@ -33,25 +34,23 @@ _TELLS_PLACES = frozenset(
 _OWN_BIN = re.compile(r"(^|/)(\.?venv|env|node_modules|vendor)/(\.?bin)/[^/]+$")
 
 
-def shell(text: str, ground: Ground) -> list[Finding]:
-    """Everything that is dangerous about a shell text; nothing for what people do every minute."""
-    found = []
-    if hidden(text):
-        found.append(said("hidden"))
+def shell(text: str, ground: Ground) -> Iterator[Finding]:
+    """Everything that is dangerous about a shell text; nothing for what people do every minute. Raises
+    `TooLongError` in the midst of it.
+    """
+    if hidden(text[:HIDDEN_CHARS]):
+        yield said("hidden")
     read = commands.read(text, ground.sight, ground.cwd)
-    return found + judged(read, ground)
-
-
-def judged(read: Shell, ground: Ground) -> list[Finding]:
     budget = _Budget()
-    found = [said(name) for name in read.findings]
+    yield from map(said, read.findings)
     for command in read.commands:
-        found += _command(command, ground, budget)
+        ground.sight.check()
+        yield from _command(command, ground, budget)
     for redirect in read.redirects:
-        found += _redirect(redirect, ground)
+        ground.sight.check()
+        yield from _redirect(redirect, ground)
     if budget.spent > MAX_PATHS:
-        found.append(said("too_much"))
-    return found
+        yield said("too_much")
 
 
 def hidden(text: str) -> bool:

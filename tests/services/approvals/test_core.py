@@ -551,7 +551,7 @@ def test_a_judgment_follows_each_path_once_and_reads_each_text_once() -> None:
         followed.append(path)
         return posixpath.normpath(path)
 
-    def parse(text: str) -> Unparsed:
+    def parse(text: str, _within_s: float) -> Unparsed:
         read.append(text)
         return Unparsed("not here")
 

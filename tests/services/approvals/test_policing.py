@@ -76,7 +76,7 @@ def test_a_call_of_nobody_is_refused(bad: dict[str, str]) -> None:
 
 
 def test_without_a_rule_that_could_stop_it_a_call_is_not_even_read() -> None:
-    def parse(_text: str) -> Unparsed:
+    def parse(_text: str, _within_s: float) -> Unparsed:
         raise AssertionError
 
     world = World(sight=Sight(parse=parse), rules=policy({"decision": "allow", "tool": "Bash"}))
@@ -270,7 +270,7 @@ def test_replay_shows_what_would_be_otherwise() -> None:
     world.decide("a1")
     world.ask("a2", '{"file_path":"x"}', tool="Read")
     world.ask("a3", '{"command":"make"}')
-    replay = Replay(policy(NO_PUSH, {"decision": "allow", "command": "make"}), world.gate.place)
+    replay = Replay(policy(NO_PUSH, {"decision": "allow", "command": "make"}), world.gate.hurried)
     replay.look(approval for _, approval in world.store.past(None, None, 100))
     said = replay.result()
     assert said["looked_at"] == 3

@@ -296,7 +296,7 @@ class GateMachine(RuleBasedStateMachine):
     @invariant()
     def what_a_rule_forbids_does_not_wait(self) -> None:
         for approval in self.world.store.pending():
-            assert again(approval, self.world.rules, self.world.gate.place)[1].answer != "deny"
+            assert again(approval, self.world.rules, self.world.gate.hurried)[1].answer != "deny"
 
     @invariant()
     def the_audit_has_one_outcome_for_each(self) -> None:

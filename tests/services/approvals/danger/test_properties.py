@@ -203,7 +203,7 @@ TREES = st.recursive(
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(["Stmts", "Cmd", "Type"]), TREES, max_size=3))
 def test_a_parser_that_answers_strangely_cannot_stop_the_gate(tree: dict[str, Any]) -> None:
-    sight = Sight(parse=lambda _: tree)
+    sight = Sight(parse=lambda _text, _within_s: tree)
     found = assess("Bash", parse(json.dumps({"command": "ls"})), CWD, HOME, sight)
     assert found.level in ("low", "medium", "high", "critical")
 

@@ -95,7 +95,7 @@ def script(path: Path, text: str) -> str:
     "cat >/dev/null; exec sleep 600"],
 )  # fmt: skip
 def test_a_parser_that_fails_is_no_tree(tmp_path: Path, text: str) -> None:
-    found = sight(script(tmp_path / "shfmt", text), deadline_s=0.5).parse("ls")
+    found = sight(script(tmp_path / "shfmt", text), deadline_s=0.5).parse("ls", 60.0)
     assert isinstance(found, Unparsed)
     assert found.why
 
@@ -103,14 +103,14 @@ def test_a_parser_that_fails_is_no_tree(tmp_path: Path, text: str) -> None:
 def test_a_text_is_parsed_once_while_it_is_talked_about(tmp_path: Path) -> None:
     log = tmp_path / "log"
     eyes = sight(script(tmp_path / "shfmt", f"cat >/dev/null; echo x >>{log}; echo '{{}}'"), deadline_s=30.0)
-    assert [eyes.parse("ls"), eyes.parse("ls"), eyes.parse("pwd")] == [{}, {}, {}]
+    assert [eyes.parse(text, 30.0) for text in ("ls", "ls", "pwd")] == [{}, {}, {}]
     assert len(log.read_text().splitlines()) == 2
 
 
 def test_the_parser_is_the_one_that_came_with_pointsman() -> None:
     found = find_shfmt()
     assert found is not None
-    assert isinstance(sight(found, 60.0).parse("ls | wc"), dict)
-    assert isinstance(sight(found, 60.0).parse("ls '"), Unparsed)
-    assert isinstance(sight(found, 60.0).parse("x" * (MAX_TEXT_BYTES + 1)), Unparsed)
-    assert isinstance(sight(found, 60.0).parse("\ud800"), Unparsed)
+    assert isinstance(sight(found, 60.0).parse("ls | wc", 60.0), dict)
+    assert isinstance(sight(found, 60.0).parse("ls '", 60.0), Unparsed)
+    assert isinstance(sight(found, 60.0).parse("x" * (MAX_TEXT_BYTES + 1), 60.0), Unparsed)
+    assert isinstance(sight(found, 60.0).parse("\ud800", 60.0), Unparsed)
