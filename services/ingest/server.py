@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import itertools
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import trio  # noqa: TID251  # the shell's half that reads sockets
@@ -32,6 +33,7 @@ RECEIVE_BYTES = 64 * 1024  # one system call for many frames; measured: 4096 cos
 HANDSHAKE_S = 5.0
 MAX_STRANGERS = 256  # connections that have not shown a token; one more is hung up on
 GOODBYE_S = 2.0
+INSIST_S = 5.0
 KEEPALIVE_S = 30.0  # a connection without a sign of life for this long is pinged, and given as long again
 MAX_WAITING_BYTES = 64 * 1024 * 1024  # to one agent
 MAX_CONNECTIONS = 2000  # agents and bridges: beyond any machine that could run so many
@@ -53,8 +55,16 @@ class Connection:
     """One accepted connection. ``send`` never waits: a task writes as long as there is something."""
 
     def __init__(
-        self, number: int, name: str, socket: WebSocketConnection, nursery: trio.Nursery, *, bridge: bool
+        self,
+        number: int,
+        name: str,
+        socket: WebSocketConnection,
+        nursery: trio.Nursery,
+        *,
+        bridge: bool,
+        cut: Callable[[], None],
     ) -> None:
+        """``cut`` ends the connection without a word."""
         self.number = number
         self.name = name
         self.bridge = bridge
@@ -62,6 +72,7 @@ class Connection:
         self.talks = False  # its last message had pieces of text: those are what it can be held back for
         self._socket = socket
         self._nursery = nursery
+        self._cut = cut
         self._waiting: deque[bytes | str] = deque()
         self._size = 0
         self._writing = False
@@ -79,10 +90,17 @@ class Connection:
         self._start()
 
     def close(self, code: int, reason: str) -> None:
-        """Hang up after what was sent."""
+        """Hang up after what was sent, or without a word on who does not take that within `INSIST_S`."""
         if self._goodbye is None:
             self._goodbye = (code, reason)
             self._start()
+            self._nursery.start_soon(self._insist)
+
+    async def _insist(self) -> None:
+        with trio.move_on_after(INSIST_S):
+            await self._written.wait()
+            return
+        self._cut()
 
     def _start(self) -> None:
         if not self._writing:
@@ -213,11 +231,16 @@ class Server:
 
     async def _serve(self, name: str, socket: WebSocketConnection, bridge: bool) -> None:
         assert self._nursery is not None  # noqa: S101  # we run in it
-        connection = Connection(next(self._numbers), name, socket, self._nursery, bridge=bridge)
+        scope = trio.CancelScope()
+        connection = Connection(
+            next(self._numbers), name, socket, self._nursery, bridge=bridge, cut=scope.cancel
+        )
         self.connections[connection.number] = connection
+        read = self._read_bridge if bridge else self._read_agent
         try:
             self._shell.opened(name, connection)
-            await (self._read_bridge(connection, socket) if bridge else self._read_agent(connection, socket))
+            with scope:
+                await read(connection, socket)
         except ConnectionClosed:
             pass
         finally:

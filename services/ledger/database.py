@@ -172,6 +172,8 @@ def _upgrade(url: str, connect: Callable[[], Any], name: str, *, stamp: str | No
                 alembic.command.upgrade(config, "head")
             else:
                 alembic.command.stamp(config, stamp)
+        except sqlalchemy.exc.DBAPIError as error:  # a full disk, for one: told as what it is
+            raise error.orig or error from error
         except alembic.util.CommandError as error:
             found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
             raise StoreError(_newer(name, found, HEAD, "name another ledger.database")) from error

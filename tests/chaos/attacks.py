@@ -38,10 +38,10 @@ TARGETS: dict[str, dict[str, int]] = {
     "everything": {KILL: 1, STOP: 1},  # supervisord and all below it at once: a power cut, a laptop's sleep
 }
 NO_CONNECTION = {
-    "keeper": "holds the agent's pipe open, and speaks with nobody",
-    "agent": "has a pipe and a file; what they lead to is the bridge's connection to ingest, which is cut",
-    "supervisord": "has none",
-    "everything": "all connections to the broker at once are what `mqtt` cuts",
+    "keeper": "no connection: it holds the agent's pipe open",
+    "agent": "a pipe and a file, no connection: what they lead to is the bridge's to ingest, which is cut",
+    "supervisord": "no connection",
+    "everything": "all connections to the broker at once: `mqtt` cut",
 }
 """Who cannot be cut off, and why."""
 AGENT_PAUSE_S = 30.0  # an agent that dies four times within a minute fails its session, by design

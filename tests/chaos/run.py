@@ -91,7 +91,7 @@ class Report:
         lines = [f"  {'attacks':12}" + "".join(f"{action:>6}" for action in attacks.ACTIONS)]
         for target, actions in attacks.TARGETS.items():
             cells = (str(self.attacks[f"{target} {a}"]) if a in actions else "-" for a in attacks.ACTIONS)
-            why = f"  it {attacks.NO_CONNECTION[target]}" if target in attacks.NO_CONNECTION else ""
+            why = f"  {attacks.NO_CONNECTION[target]}" if target in attacks.NO_CONNECTION else ""
             lines.append(f"  {target:12}" + "".join(f"{cell:>6}" for cell in cells) + why)
         return [*lines, *(f"  MISSED in turn: {missed}" for missed in self.missed)]
 
@@ -340,6 +340,7 @@ class Run:
                 found.left_over.append(f"process {process.pid} {' '.join(process.cmdline())}")
         found.left_over += [f"socket {path}" for path in self.stack.sockets()]
         found.left_over += [f"directory {path}" for path in (self.stack.home / "sessions").iterdir()]
+        found.left_over += [f"a damaged database, {path}" for path in self.stack.home.glob("*.damaged-*")]
 
 
 def own_port() -> int:

@@ -14,6 +14,7 @@ from typing import cast
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 from prometheus_client import CollectorRegistry, start_http_server
 from trio_websocket import WebSocketConnection
@@ -144,7 +145,8 @@ def test_what_waits_for_an_agent_that_reads_nothing_is_bounded(monkeypatch: pyte
         stuck = Stuck()
         async with trio.open_nursery() as nursery:
             socket = cast(WebSocketConnection, stuck)
-            connection = server.Connection(1, "one", socket, nursery, bridge=True)
+            cut = trio.Event()
+            connection = server.Connection(1, "one", socket, nursery, bridge=True, cut=cut.set)
             for _ in range(100):
                 connection.send(b"x" * 300)
                 await trio.testing.wait_all_tasks_blocked()
@@ -152,5 +154,26 @@ def test_what_waits_for_an_agent_that_reads_nothing_is_bounded(monkeypatch: pyte
             assert stuck.closed == []
             stuck.read.set()  # it comes to life: it is sent away, connects again, and is told all of it
         assert stuck.closed == [1013]
+        assert not cut.is_set()
 
     trio.run(main)
+
+
+def test_who_reads_nothing_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too much waits for it, and it does not even take the goodbye."""
+    monkeypatch.setattr(server, "MAX_WAITING_BYTES", 8_000_000)  # beyond what the kernel holds
+    monkeypatch.setattr(server, "INSIST_S", 0.1)
+
+    async def main() -> None:
+        async with running(tmp_path) as rig:
+            await rig.open(kind="sdk-url")
+            async with rig.agent():  # it never asks for a message, so its library reads one or two
+                await eventually(lambda: rig.shell.server.connections)
+                (connection,) = rig.shell.server.connections.values()
+                while rig.shell.server.connections:
+                    connection.send(b"x" * 100_000)
+                    await trio.lowlevel.checkpoint()
+            async with rig.agent() as again:
+                assert (await receive(again))["type"] == "control_request"
+
+    run(main)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import alembic.script
 import pytest
 
 from bus.durable import Mailbox
-from services._process.store import StoreError
+from services._process.store import StoreError, connect_store
 from services.ledger import database as seam
 from services.ledger import migrations
 from services.ledger.database import Database, open_database
@@ -85,6 +86,28 @@ def test_a_file_newer_than_alembic_is_refused(tmp_path: Path) -> None:
         raw.execute("PRAGMA user_version = 7")
     with pytest.raises(StoreError, match="schema 7"):
         open_database(path, path)
+
+
+def test_a_disk_that_is_full_in_the_midst_of_a_migration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told as what it is (exit code 4), and the next start finds a schema that is whole."""
+    path = tmp_path / "ledger.sqlite"
+
+    def no_room(*args: Any, pages: int, **named: Any) -> sqlite3.Connection:
+        connection = connect_store(*args, **named)
+        (count,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {count + pages}")
+        return connection
+
+    for pages in (1, 12, 25):  # in the first step, and in later ones
+        monkeypatch.setattr(seam, "connect_store", partial(no_room, pages=pages))
+        with pytest.raises(StoreError, match=r"cannot be used: .* is full\. Make room on its disk"):
+            open_database(path, path)
+    monkeypatch.undo()
+    database = open_database(path, path)
+    assert database.execute("SELECT version_num FROM alembic_version").fetchone() == (migrations.HEAD,)
+    database.close()
 
 
 def test_a_file_from_before_alembic_is_brought_up(tmp_path: Path) -> None:
