@@ -142,7 +142,6 @@ class Ingest:
         self.exit: wire.Exit | None = None
         self.hellos: list[wire.BridgeHello] = []
         self.headers: list[tuple[bytes, bytes]] = []
-        self.received_at: list[float] = []
         self.acknowledges = True
         self.says_bye = True
         self.refuses: str | None = None
@@ -176,7 +175,6 @@ class Ingest:
                 data = await socket.get_message()
                 assert isinstance(data, bytes)
                 message = wire.decode_from_bridge(data)
-                self.received_at.append(time.perf_counter())
                 await self._take(socket, message)
 
     async def _take(self, socket: trio_websocket.WebSocketConnection, message: wire.FromBridge) -> None:
