@@ -17,7 +17,8 @@ from services.ledger import periods, say
 from services.ledger.budgets import Holds, Spent, allowance
 from services.ledger.levels import EXHAUSTED, level
 from services.ledger.limits import Limits
-from services.ledger.model import Account, KeepBudget, KeepSession, Loaded, Near, Report, session_scope
+from services.ledger.loaded import Loaded
+from services.ledger.model import Account, KeepBudget, KeepSession, Near, Report, session_scope
 from services.ledger.prices import Price
 from services.ledger.runaway import Runaway
 from services.ledger.running import KeepRunning, Running

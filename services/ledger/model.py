@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from bus.effects import Do, Keep
 from services.ledger.forecast import Burn
-
-if TYPE_CHECKING:
-    from services.ledger.evidence import Followed, Lost, Witnessed
-    from services.ledger.importing import Run
 
 AGENT = "agent"  # a posting's source: what the agent itself said
 TRANSCRIPT = "transcript"  # … what stands in its transcript
@@ -209,22 +205,6 @@ class Account:
         self.notional = self.notional or row.notional
         self.estimated += row.estimated
         self.priced += row.priced
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a start reads from the store. ``budgets`` by scope (`scope`); ``sessions`` oldest first."""
-
-    sessions: Sequence[KeepSession] = ()
-    sums: Sequence[Sum] = ()
-    budgets: Mapping[str, int | None] = field(default_factory=dict)
-    defaults: frozenset[str] = frozenset()  # scopes whose budget is the configured default
-    quarters: Mapping[int, int] = field(default_factory=dict)  # cost of the node in the last `KEPT_DAYS`
-    recent: Sequence[tuple[str, datetime, int]] = ()  # (uid, when, cost), oldest first
-    followed: Sequence[Followed] = ()
-    lost: Sequence[Lost] = ()
-    witnessed: Sequence[Witnessed] = ()
-    runs: Sequence[Run] = ()
 
 
 # ── to be kept ───────────────────────────────────────────────────────────────────────────────────────────

@@ -21,12 +21,12 @@ import msgspec
 from bus.effects import Keep
 from services.ledger.columns import ADDED, QUARTER, USE, from_ms, marks, sums_of, to_ms
 from services.ledger.database import Database
+from services.ledger.loaded import Loaded
 from services.ledger.model import (
     KeepBudget,
     KeepPosting,
     KeepReport,
     KeepSession,
-    Loaded,
     Near,
     Posting,
     Report,

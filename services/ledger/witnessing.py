@@ -15,7 +15,8 @@ from services.ledger import periods
 from services.ledger.accounts import Accounts
 from services.ledger.evidence import Archive, Lost, Read
 from services.ledger.importing import Batch, Imports, KeepBatch, Run, accounts_of
-from services.ledger.model import Account, KeepPosting, Loaded, Posting, summed
+from services.ledger.loaded import Loaded
+from services.ledger.model import Account, KeepPosting, Posting, summed
 from services.ledger.prices import Prices
 from services.ledger.reading import uid_of
 from services.ledger.witness import Witness
