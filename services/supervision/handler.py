@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from supervisor import events
@@ -27,7 +28,8 @@ RESTARTS_S = 600.0
 class Handler:
     """Called by supervisord, in its own loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._interface: Any = None  # from the first tick on
         self._to_start: set[str] = set()  # group:name of what was stopped here, and is to start again
         self._pid = 0  # the watchdog's
@@ -87,7 +89,7 @@ class Handler:
         self._unanswered += 1
 
     def _watchdog_hangs(self, event: Any, why: str) -> None:
-        now = time.monotonic()
+        now = self._monotonic()
         if len(self._restarts) == RESTARTS and now - self._restarts[0] < RESTARTS_S:
             _warn(event, f"{why} again and again; it is left as it is")
             return
