@@ -20,7 +20,7 @@ from supervisor.xmlrpc import Faults, RPCError
 WATCHDOG = "watchdog"
 TICK_S = events.Tick5Event.period
 HUNG = 5  # ticks without an answer: 25 s
-HUNG_YOUNG = 12  # for one that has yet to come up
+HUNG_YOUNG = 36  # for one that has yet to come up: a loaded machine takes a minute over it
 RESTARTS = 3  # of the watchdog; for the others it keeps the same account itself
 RESTARTS_S = 600.0
 
