@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import signal
 import sys
@@ -30,6 +32,8 @@ KNOWN = (RefusedError, BusDownError, UsageError, ConfigError, WorldError)
 
 def main() -> int:
     """The console script. Returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that has not all our signs shows their numbers
+        sys.stdout.reconfigure(errors="backslashreplace")
     made = parser.build()
     argcomplete.autocomplete(made)  # type: ignore[no-untyped-call,unused-ignore]  # typed or not by version
     # A script's background job ignores SIGINT: so shall we, once trio has put its handler there.
@@ -38,9 +42,14 @@ def main() -> int:
         return trio.run(_main, made, sigint_ignored)
     except KeyboardInterrupt:
         return DONE if {"watch", "logs"} & set(sys.argv[1:2]) else INTERRUPTED
-    except BrokenPipeError:  # whoever read us has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is tried again at the exit
+        if error.errno == errno.EPIPE:
+            return DONE  # whoever read us has seen enough
+        complain(f"pointsman: the output cannot be written: {error.strerror}")
+        return REFUSED
 
 
 async def _main(made: argparse.ArgumentParser, sigint_ignored: bool) -> int:
@@ -53,7 +62,9 @@ async def _main(made: argparse.ArgumentParser, sigint_ignored: bool) -> int:
         signal.signal(signal.SIGTERM, lambda _number, frame: interrupt(signal.SIGINT, frame))
     if sigint_ignored:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return await run(sys.argv[1:], os.environ, connect_user, made)
+    code = await run(sys.argv[1:], os.environ, connect_user, made)
+    sys.stdout.flush()  # here, and not at the interpreter's end, where nobody would tell what went wrong
+    return code
 
 
 async def run(

@@ -194,3 +194,25 @@ def test_doctor_looks_for_the_parser_where_the_gate_does(
     check = doctor.shfmt(str(tmp_path))
     assert (check.status, check.mend) == ("warn", "make setup")
     assert "every shell command counts as dangerous" in check.found
+
+
+def plainly(*argv: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """The command in a world where nothing was started."""
+    environ = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", **more.pop("environ", {})}
+    command = [sys.executable, "-m", "services.cli", *argv]
+    given = {"stdout": subprocess.PIPE, **more}
+    return subprocess.run(command, env=environ, stderr=subprocess.PIPE, text=True, check=False, **given)
+
+
+def test_a_terminal_that_has_not_all_signs() -> None:
+    done = plainly(environ={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2026" in done.stdout
+
+
+def test_an_output_that_takes_no_more() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = plainly(stdout=full)
+    assert (done.returncode, done.stderr) == (
+        1, "pointsman: the output cannot be written: No space left on device\n",
+    )  # fmt: skip
