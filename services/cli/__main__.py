@@ -28,6 +28,7 @@ from services.cli.text import clean
 DONE, REFUSED, USAGE, NO_BUS = 0, 1, 2, 3
 INTERRUPTED = 130  # as shells have it
 KNOWN = (RefusedError, BusDownError, UsageError, ConfigError, WorldError)
+UNWRITABLE = (errno.EPIPE, errno.ENOSPC)  # what becomes of the output
 
 
 def main() -> int:
@@ -43,7 +44,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return DONE if {"watch", "logs"} & set(sys.argv[1:2]) else INTERRUPTED
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+        if error.errno not in UNWRITABLE:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is tried again at the exit
         if error.errno == errno.EPIPE:
@@ -90,6 +91,8 @@ async def run(
         known = _known(error)
         if known is None:
             raise
+        if isinstance(known, OSError):
+            raise known from None  # `main` deals with it
         return _tell(known, as_json=args.json)
     return code
 
@@ -97,7 +100,13 @@ async def run(
 def _known(error: BaseException) -> Exception | None:
     """The one error that a person can do something about, out of whatever nurseries made of it."""
     leaves = list(_leaves(error))
-    return leaves[0] if leaves and all(isinstance(leaf, KNOWN) for leaf in leaves) else None
+    return (
+        leaves[0] if leaves and all(isinstance(leaf, KNOWN) or _of_output(leaf) for leaf in leaves) else None
+    )
+
+
+def _of_output(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in UNWRITABLE
 
 
 def _leaves(error: BaseException) -> Iterator[Exception]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 from datetime import timedelta
@@ -15,6 +16,7 @@ import trio
 from bus import messages as m
 from bus import topics as t
 from bus.errors import BusDownError
+from services.cli import watch
 from services.cli.logs import LogFile
 from tests.services.cli.support import NOW, Stage, cost, play, question, request, state, total
 
@@ -826,6 +828,18 @@ def test_wrong_usage_says_what_to_do(stage: Stage, argv: list[str], said: str) -
         told = await stage.pointsman(*argv, "--json")
         assert (told.code, told.json["ok"], told.json["error"]["code"]) == (2, False, "bad_request")
         assert said in told.json["error"]["message"]
+
+    play(stage, body)
+
+
+def test_whoever_reads_what_is_watched_may_go(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_what: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    async def body(stage: Stage) -> None:
+        monkeypatch.setattr(watch, "say", gone)
+        with pytest.raises(BrokenPipeError):  # and no group of errors around it
+            await stage.pointsman("watch")
 
     play(stage, body)
 
