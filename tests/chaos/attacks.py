@@ -183,6 +183,8 @@ class Attacker:
             if supervisord is None or supervisord.poll() is not None:
                 return []
             below = psutil.Process(supervisord.pid).children(recursive=True) if target == "everything" else []
+            if target == "everything" and len(below) < len(SERVICES):
+                return []  # it is just being started: that is no everything
             return [supervisord.pid, *(child.pid for child in below)]
         if target in SERVICES:
             return [pid for pid in [self._service(target)] if pid]
