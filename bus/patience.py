@@ -8,7 +8,7 @@ has heard nothing meanwhile, and that is nobody's fault.
 from __future__ import annotations
 
 PUBACK_LOOKS = 20
-SUBACK_LOOKS = 8  # who asks for something waits for its subscription first, and 15 s in all
+SUBACK_LOOKS = 10  # who asks for something waits for its subscription first, and 15 s in all
 
 
 class Patience:

@@ -87,6 +87,12 @@ def sync_directory(directory: Path) -> None:
         os.close(opened)
 
 
+def unreplaced(directory: Path) -> list[tuple[Path, Path]]:
+    """Databases that a person must do something about, and what was set aside of each."""
+    places = sorted({path.with_name(path.name.partition(MARK)[0]) for path in directory.glob(f"*{MARK}*")})
+    return [(path, aside) for path in places if not path.exists() and (aside := _newest(path))]
+
+
 def _newest(path: Path) -> Path | None:
     """The latest of what was set aside."""
     found = path.parent.glob(f"{glob.escape(path.name)}{MARK}*")

@@ -21,6 +21,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.errors import BusDownError
 from services._process.config import load_config
+from services._process.damage import unreplaced
 from services._process.errors import ConfigError
 from services.cli import view
 from services.cli.line import World, connected
@@ -190,6 +191,13 @@ def _home(world: World) -> Iterator[Check]:
     if readable:
         yield Check(
             "secrets", "missing", f"{readable[0]} can be read by others", f"chmod -R go= {home}/secrets"
+        )
+    for path, aside in unreplaced(home):
+        yield Check(
+            path.stem,
+            "missing",
+            f"{path.name} was found damaged and lies as {aside}; the service does not begin an empty one",
+            "put a backup in its place, or take that file away: docs/operations.md, A damaged database",
         )
     free = shutil.disk_usage(home).free
     if free < 500 * 1024 * 1024:

@@ -82,3 +82,20 @@ def test_a_controller_on_another_machine(stage: Stage, tmp_path: Path) -> None:
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as other:
         assert run(stage, other.pid)["status"] == "ok"
         other.kill()
+
+
+def test_a_database_that_was_set_aside_is_told_until_something_stands_in_its_place(stage: Stage) -> None:
+    home = Path(stage.environ["POINTSMAN_HOME"])
+    for name in ("approvals.sqlite", "ledger.sqlite"):
+        (home / f"{name}.damaged-20261121T090000Z").touch()
+        (home / f"{name}.damaged-20261121T090000Z-wal").touch()
+    (home / "ledger.sqlite").touch()
+
+    async def body(stage: Stage) -> None:
+        stage.services()
+        checks = (await stage.pointsman("doctor", "--json")).json["checks"]
+        told = {check["name"]: check["found"] for check in checks if "was found damaged" in check["found"]}
+        assert list(told) == ["approvals"]
+        assert told["approvals"].endswith("20261121T090000Z; the service does not begin an empty one")
+
+    play(stage, body)
