@@ -27,6 +27,7 @@ class Driver:
         self.chance = chance
         self.said: Counter[str] = Counter()
         self.promises: list[Promise] = []
+        self.interrupted: set[str] = set()  # sessions whose turns it may have ended
 
     def run(self, ended: threading.Event, calm: threading.Event) -> None:
         raise NotImplementedError
@@ -170,7 +171,6 @@ class Interrupter(Driver):
     def __init__(self, client: Client, chance: random.Random, sessions: list[str]) -> None:
         super().__init__(client, chance)
         self._sessions = sessions
-        self.interrupted: set[str] = set()
 
     def run(self, ended: threading.Event, calm: threading.Event) -> None:
         while not calm.is_set() and not ended.is_set():
@@ -208,6 +208,7 @@ class Treasurer(Driver):
             self.wait(8, calm)
             session = self.chance.choice(self._sessions)
             if not calm.is_set():
+                self.interrupted.add(session)  # perhaps seconds later, when ingest is back
                 self.ask(f"ledger/sessions/{session}/budget", {"budget_usd": 0.000001})
                 calm.wait(self.chance.uniform(0.5, 3))
             self.ask(f"ledger/sessions/{session}/budget", {"budget_usd": None})

@@ -54,7 +54,7 @@ class Evidence:
     processes: list[Process]  # scripted agents; the real one keeps no record, but its model does
     promises: list[Promise]
     effects: dict[str, int]  # mark of a tool call, like "P17.1" → how often its command ran
-    interrupted: set[str] = field(default_factory=set)  # sessions that a user interrupted
+    interrupted: set[str] = field(default_factory=set)  # sessions that a user or a budget interrupted
     outcomes: dict[str, list[Row]] = field(default_factory=dict)  # approval → outcomes seen on the bus
     audit: list[Row] = field(default_factory=list)
     audit_holds: bool = True

@@ -82,7 +82,9 @@ def effects_match(e: Evidence, excused: Excused) -> Iterator[str]:
             if row["tool"] == "Bash" and row["ran"]:
                 mark = row["input"]["command"].rsplit("/", 1)[-1]
                 ran[mark] += 1
-                if process.killed or process.session in e.interrupted:
+                if process.killed or (
+                    process.session in e.interrupted and not _came_to_its_end(process, row)
+                ):
                     cut_short.add(mark)
     for mark in ran.keys() | e.effects.keys():
         if e.effects.get(mark, 0) > ran[mark]:
@@ -92,6 +94,12 @@ def effects_match(e: Evidence, excused: Excused) -> Iterator[str]:
                 excused["commands that were cut short with their agent or turn"] += 1
             else:
                 yield f"{mark} was run {ran[mark]} times, and happened {e.effects.get(mark, 0)} times"
+
+
+def _came_to_its_end(process: Process, tool: Row) -> bool:
+    """The agent told our hook of the tool's result: its turn was not ended while it ran."""
+    after = process.rows[process.rows.index(tool) + 1 :]
+    return any(row["kind"] == "question" and row["tool_use_id"] == tool["tool_use_id"] for row in after)
 
 
 def decided_once(e: Evidence, _excused: Excused) -> Iterator[str]:

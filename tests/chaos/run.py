@@ -290,7 +290,7 @@ class Run:
             processes=evidence.processes(self.stack.record, killed),
             promises=[promise for driver in drivers for promise in driver.promises],
             effects=evidence.effects(self.effects),
-            interrupted={s for d in drivers if isinstance(d, Interrupter) for s in d.interrupted},
+            interrupted={session for driver in drivers for session in driver.interrupted},
             outcomes=by_approval,
             audit=[{"action": a, "approval": i, "data": json.loads(data)} for a, i, data in rows],
             audit_holds=self.stack.run("audit", "verify").returncode == 0,

@@ -144,6 +144,16 @@ def test_each_wrong_is_found(rule: str, wrong: Callable[[Evidence], object]) -> 
     assert rule in {violation.partition(":")[0] for violation in check(evidence)[0]}
 
 
+def test_a_command_that_was_cut_short_with_its_turn_is_counted() -> None:
+    evidence = healthy()
+    evidence.effects.clear()
+    evidence.interrupted = {"s1"}
+    assert check(evidence) == ([], {"commands that were cut short with their agent or turn": 1})
+    rows(evidence).append(row("question", request_id="h", tool_use_id="t1", subtype="hook_callback"))
+    rows(evidence).append(row("answer", request_id="h", tool_use_id="t1", response=YES))
+    assert check(evidence)[0], "it had run to its end"
+
+
 def test_what_a_killed_agent_excuses_is_counted() -> None:
     """Its open question, the call that it could not write down, and a prompt that it had not begun with."""
     evidence = healthy()

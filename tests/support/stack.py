@@ -108,7 +108,11 @@ class Stack:
         self.log = home.parent / "supervisord.out"
 
     def __enter__(self) -> Stack:
-        self.start()
+        try:
+            self.start()
+        except BaseException:  # whatever it was, nothing is left running
+            self.close()
+            raise
         return self
 
     def __exit__(
