@@ -13,6 +13,7 @@ import msgspec
 from bus import messages as m
 from bus.effects import Do, Keep
 from services.approvals.danger.sight import BLIND, Sight
+from services.approvals.passed import Passed
 from services.approvals.remember import Remembered
 
 
@@ -165,6 +166,20 @@ class SavePolicy(Keep):
     """The rules that are in force, to go on with when the configuration's are no good at a start."""
 
     policy: GoodPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class SaveCalls(Keep):
+    """Keep these, and forget as many old ones as are too many."""
+
+    calls: tuple[Passed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoteCall(Do):
+    """No rule was about this call: keep it some time soon."""
+
+    call: Passed
 
 
 @dataclass(frozen=True, slots=True)

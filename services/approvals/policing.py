@@ -1,9 +1,9 @@
 """The policy's part of the gate: tool calls judged before they run, rules explained, replaced and forgotten.
 
 `judge` is asked about every tool call of an agent that lets its hooks decide, also those that it would run
-without asking. It answers at once and keeps nothing unless a rule denies: then there is an approval, denied
-from the start, whose answer goes to ingest as a fact, and audit and outcome tell of it like of any other.
-Asked again (an answer was lost, a process died) it says the same.
+without asking. It answers at once, and what no rule is about is noted for `Replay` later on. Where a rule
+denies, there is an approval, denied from the start, whose answer goes to ingest as a fact, and audit and
+outcome tell of it like of any other. Asked again (an answer was lost, a process died) it says the same.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ from services.approvals.model import (
     Audit,
     DropRule,
     GoodPolicy,
+    NoteCall,
     Place,
     Save,
     SavePolicy,
     State,
     Unapproved,
 )
+from services.approvals.passed import Passed
 from services.approvals.question import again, check, opened, read
 from services.approvals.remember import Remembered
 from services.approvals.rules import Looked, Rule, Rules, Verdict, describe
@@ -75,8 +77,6 @@ class Policing:
         known = self.find(approval_id(j.uid or "", j.process, j.request_id))
         if known is not None and known.state is not State.PENDING:
             return [say.answer(known, now)]
-        if not self._rules.interfere:
-            return [_verdict(j, "none")]
         q = m.Question(
             approval=approval_id(j.uid or "", j.process, j.request_id),
             session=j.session,
@@ -94,6 +94,8 @@ class Policing:
             auto_approve=j.auto_approve,
         )
         uid = check(j.uid, q)
+        if not self._rules.interfere:
+            return _passed(uid, j, q, now)
         with self._attention.to(uid, now) as place:
             approval, verdict, _ = opened(uid, q, self._rules, place, now)
         if verdict.answer == "deny":
@@ -101,7 +103,7 @@ class Policing:
             return [asked, *self._decide_by_rule(approval, verdict, now)]
         if verdict.forced and j.kind == "tool":
             return [_verdict(j, "ask", verdict.reason or f"the rule {verdict.rule} asks about it")]
-        return [_verdict(j, "none")]
+        return _passed(uid, j, q, now)
 
     def ran(self, fact: m.Fact, u: m.ToolUnapproved, now: datetime) -> list[Effect]:
         """A tool ran that nobody let run."""
@@ -280,6 +282,22 @@ def _verdict(j: m.JudgeTool, verdict: Literal["ask", "none"], message: str = "")
     return Publish(t.TOOL_VERDICT, said)
 
 
+def _passed(uid: str, j: m.JudgeTool, q: m.Question, now: datetime) -> list[Effect]:
+    call = Passed(
+        id=q.approval,
+        session=q.session,
+        uid=uid,
+        kind=q.kind,
+        tool=q.tool,
+        tool_use_id=q.tool_use_id,
+        input_json=q.input_json,
+        cwd=q.cwd,
+        auto_approve=q.auto_approve,
+        at=now,
+    )
+    return [_verdict(j, "none"), NoteCall(call)]
+
+
 def document(rule: Rule) -> dict[str, Any]:
     """A rule as it stands in the configuration."""
     fields: dict[str, Any] = {"name": rule.name, "decision": rule.decision}
@@ -295,11 +313,14 @@ def document(rule: Rule) -> dict[str, Any]:
 
 
 class Replay:
-    """Holds a policy against what was decided before; `look` at one approval after the other."""
+    """Holds a policy against what was decided before, and against what agents did by themselves; `look` at
+    one after the other.
+    """
 
     def __init__(self, rules: Rules, place: Place) -> None:
         self._rules, self._place = rules, place
-        self.looked_at = 0
+        self.looked_at = 0  # of decisions
+        self.calls = 0
         self.counts: dict[str, int] = {}
         self.differences: list[dict[str, Any]] = []
 
@@ -308,30 +329,50 @@ class Replay:
             self.looked_at += 1
             _, verdict = again(a, self._rules, self._place)
             was, rule = _was(a)
-            if was == verdict.answer:
-                continue
-            change = f"{was} → {verdict.answer}"
-            self.counts[change] = self.counts.get(change, 0) + 1
-            if len(self.differences) < MAX_DIFFERENCES:
-                self.differences.append(
-                    {
-                        "id": a.id,
-                        "at": a.created_at,
-                        "session": a.session,
-                        "tool": a.tool,
-                        "summary": a.summary,
-                        "was": was,
-                        "was_rule": rule,
-                        "decided": str(a.state),
-                        "would": verdict.answer,
-                        "would_rule": verdict.rule or None,
-                        "reason": verdict.reason,
-                    }
-                )
+            if was != verdict.answer:
+                self._differs(a, a.created_at, a.summary, (was, rule, str(a.state)), verdict)
+
+    def look_at_calls(self, calls: Iterable[Passed]) -> None:
+        """Only a rule that denies or asks in every mode would have met them."""
+        for call in calls:
+            self.calls += 1
+            _, verdict = again(call, self._rules, self._place)
+            if verdict.answer == "deny" or (verdict.forced and call.kind == "tool"):
+                summary = reading.summary(call.kind, call.tool, reading.parse(call.input_json))
+                self._differs(call, call.at, summary, ("agent", None, "ran"), verdict)
+
+    def _differs(
+        self,
+        a: Approval | Passed,
+        at: datetime,
+        summary: str,
+        then: tuple[str, str | None, str],
+        verdict: Verdict,
+    ) -> None:
+        was, rule, decided = then
+        change = f"{was} → {verdict.answer}"
+        self.counts[change] = self.counts.get(change, 0) + 1
+        if len(self.differences) < MAX_DIFFERENCES:
+            self.differences.append(
+                {
+                    "id": a.id,
+                    "at": at,
+                    "session": a.session,
+                    "tool": a.tool,
+                    "summary": summary,
+                    "was": was,
+                    "was_rule": rule,
+                    "decided": decided,
+                    "would": verdict.answer,
+                    "would_rule": verdict.rule or None,
+                    "reason": verdict.reason,
+                }
+            )
 
     def result(self) -> dict[str, Any]:
         return {
             "looked_at": self.looked_at,
+            "calls": self.calls,
             "different": sum(self.counts.values()),
             "changes": self.counts,
             "differences": self.differences,

@@ -13,6 +13,7 @@ from services.approvals import reading
 from services.approvals.calls import Call, commands_of, paths_of, words_of
 from services.approvals.danger import assess
 from services.approvals.model import Approval, Place
+from services.approvals.passed import Passed
 from services.approvals.rules import Rules, Verdict
 
 # What stands in topics and fact ids: "answer-<id>" has to fit 64 characters.
@@ -73,7 +74,9 @@ def opened(
     return approval, verdict, view
 
 
-def read(q: m.Question | Approval, uid: str, parsed: reading.Parsed, danger: m.Danger, place: Place) -> Call:
+def read(
+    q: m.Question | Approval | Passed, uid: str, parsed: reading.Parsed, danger: m.Danger, place: Place
+) -> Call:
     """The call as rules see it. ``parsed`` may be another input than the question's own."""
     home = place.sight.user_home
     commands = commands_of(q.tool, parsed, place.sight, q.cwd)
@@ -96,7 +99,9 @@ def read(q: m.Question | Approval, uid: str, parsed: reading.Parsed, danger: m.D
     )
 
 
-def again(a: Approval, rules: Rules, place: Place, final_json: str | None = None) -> tuple[m.Danger, Verdict]:
+def again(
+    a: Approval | Passed, rules: Rules, place: Place, final_json: str | None = None
+) -> tuple[m.Danger, Verdict]:
     """What the rules say now to a question that was asked, or to another input for it."""
     place = replace(place, sight=place.sight.once())
     parsed = reading.parse(a.input_json if final_json is None else final_json)

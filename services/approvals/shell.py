@@ -24,7 +24,17 @@ from services.approvals.core import Gate
 from services.approvals.custody import Custody
 from services.approvals.devices import NO_LIMIT, Devices, Limit, no_device
 from services.approvals.keys import Keys
-from services.approvals.model import Decided, NotDecided, OldKeys, Save, SavePolicy, Unapproved
+from services.approvals.model import (
+    Decided,
+    NotDecided,
+    NoteCall,
+    OldKeys,
+    Save,
+    SaveCalls,
+    SavePolicy,
+    Unapproved,
+)
+from services.approvals.passed import MAX_CALLS, Passed, bounded
 from services.approvals.policing import Replay
 from services.approvals.press import Looks, Standing, press
 from services.approvals.rules import Rules
@@ -36,6 +46,7 @@ RECHECK_S = 1.0  # expiry goes by the wall clock, which may be set while we slee
 LATENCIES_S = (0.005, 0.02, 0.1, 1, 5, 15, 30, 60, 300, 1800, 14400)  # a rule; a quick person; a long lunch
 MAX_REPLAYED = 20_000  # decisions, the newest ones: some tens of seconds
 REPLAY_AT_ONCE = 10
+NOTE_CALLS_S = 1.0  # calls that passed are kept together: each by itself would double the commits
 GONE = (
     "the audit, remembered decisions, and approvals that waited (their agents wait on: end those sessions, "
     "and open them again with `resume`)"
@@ -54,6 +65,8 @@ class Shell:
         self._context = context
         self._environ = environ
         self._changed = trio.Event()
+        self._calls: list[Passed] = []  # to be kept, see NOTE_CALLS_S
+        self._noted = trio.Event()
         self._nursery: trio.Nursery | None = None
         connection = open_store(context.home.store(context.service), MIGRATIONS, durable=True, gone=GONE)
         keys = Keys(context.home, context.log.secret)
@@ -144,6 +157,7 @@ class Shell:
             self._nursery = nursery
             nursery.start_soon(self._watch_the_clock)
             nursery.start_soon(self._reload_on_signal)
+            nursery.start_soon(self._note_calls)
             await station.run()
 
     def _decide(self, command: m.Decision, values: dict[str, str], now: datetime) -> list[Effect]:
@@ -246,7 +260,26 @@ class Shell:
             before = found[-1][0]
             replay.look(approval for _, approval in found)
             await trio.lowlevel.checkpoint()
+        self._keep_calls()
+        before = None
+        while passed := self.store.passed(since, before, REPLAY_AT_ONCE):
+            before = passed[-1][0]
+            replay.look_at_calls(call for _, call in passed)
+            await trio.lowlevel.checkpoint()
         self.station.act([ReplyTo(command.id, replay.result())])
+
+    async def _note_calls(self) -> None:
+        while True:
+            await self._noted.wait()
+            await trio.sleep(NOTE_CALLS_S)
+            self._keep_calls()
+
+    def _keep_calls(self) -> None:
+        self._noted = trio.Event()
+        calls, self._calls = self._calls, []
+        kept = tuple(call for call in map(bounded, calls) if call is not None)
+        if kept:
+            self.station.act([SaveCalls(kept)])
 
     # effects
 
@@ -263,6 +296,10 @@ class Shell:
             self._custody.drop_old_keys()
         elif isinstance(effect, OldKeys):
             self._custody.drop_old_keys()
+        elif isinstance(effect, NoteCall):
+            if len(self._calls) < MAX_CALLS:
+                self._calls.append(effect.call)
+                self._noted.set()
         elif isinstance(effect, NotDecided):
             self._refused.labels(effect.code).inc()
         elif isinstance(effect, Unapproved):

@@ -28,11 +28,13 @@ from services.approvals.model import (
     DropRule,
     GoodPolicy,
     Save,
+    SaveCalls,
     SavePolicy,
     SaveRule,
     SaveUsers,
     SealAnew,
 )
+from services.approvals.passed import MAX_CALLS, Passed
 from services.approvals.remember import Remembered
 
 MIGRATIONS = (
@@ -72,6 +74,12 @@ CREATE TABLE users (
     """
 CREATE TABLE remembered (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, record BLOB NOT NULL);
 CREATE TABLE policy (one INTEGER PRIMARY KEY CHECK (one = 1), record BLOB NOT NULL);
+""",
+    """
+CREATE TABLE calls (
+  n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, uid TEXT NOT NULL, tool_use_id TEXT,
+  at TEXT NOT NULL, record BLOB NOT NULL
+);
 """,
 )
 
@@ -128,6 +136,8 @@ class Store:
             )
         elif isinstance(effect, DropRule):
             self._db.execute("DELETE FROM remembered WHERE id = ?", (effect.rule_id,))
+        elif isinstance(effect, SaveCalls):
+            self._save_calls(effect.calls)
         elif isinstance(effect, SavePolicy):
             self._db.execute(
                 "INSERT OR REPLACE INTO policy VALUES (1, ?)", (self._encoder.encode(effect.policy),)
@@ -182,6 +192,26 @@ class Store:
             (before if before is not None else 2**62, since.isoformat() if since else "", limit),
         )
         return [(n, self._approval(record, input_json)) for n, record, input_json in rows]
+
+    def _save_calls(self, calls: Iterable[Passed]) -> None:
+        self._db.executemany(  # one that was asked about again is there
+            "INSERT OR IGNORE INTO calls (id, uid, tool_use_id, at, record) VALUES (?, ?, ?, ?, ?)",
+            [
+                (call.id, call.uid, call.tool_use_id, call.at.isoformat(), self._encoder.encode(call))
+                for call in calls
+            ],
+        )
+        self._db.execute("DELETE FROM calls WHERE n <= (SELECT max(n) FROM calls) - ?", (MAX_CALLS,))
+
+    def passed(self, since: datetime | None, before: int | None, limit: int) -> list[tuple[int, Passed]]:
+        """Calls with their numbers, as `past`; without those that were asked about after all."""
+        rows = self._db.execute(
+            "SELECT n, record FROM calls WHERE n < ? AND at >= ? AND NOT EXISTS "
+            "(SELECT 1 FROM approvals WHERE approvals.tool_use_id = calls.tool_use_id "
+            "AND approvals.uid = calls.uid) ORDER BY n DESC LIMIT ?",
+            (before if before is not None else 2**62, since.isoformat() if since else "", limit),
+        )
+        return [(n, msgspec.json.decode(record, type=Passed)) for n, record in rows]
 
     def remembered(self) -> tuple[Remembered, ...]:
         """Oldest first."""

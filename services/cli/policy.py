@@ -127,7 +127,8 @@ async def replay(world: World, args: Namespace) -> int:
             )
         say(made)
     changes = ", ".join(f"{count} {one_line(change)}" for change, count in found["changes"].items()) or "none"
-    say(f"\n{found['looked_at']} decisions looked at; different: {changes}.")
+    calls = f"{found['calls']} calls that agents ran by themselves"
+    say(f"\n{found['looked_at']} decisions and {calls} looked at; different: {changes}.")
     return 0
 
 

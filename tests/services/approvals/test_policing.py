@@ -13,7 +13,7 @@ from bus.effects import Keep, Post
 from bus.errors import RefusedError
 from bus.ids import approval_id
 from services.approvals.danger.sight import Sight, Unparsed
-from services.approvals.model import Approver, State, Unapproved
+from services.approvals.model import Approver, NoteCall, State, Unapproved
 from services.approvals.policing import Replay
 from services.approvals.remember import Remembered
 from tests.services.approvals.support import SIGHT, UID, World, error, fact, policy, published, result
@@ -37,6 +37,7 @@ def test_a_call_that_no_rule_is_about_costs_nothing() -> None:
     effects = world.judge(input_json='{"command":"make"}')
     assert not any(isinstance(e, Keep | Post) for e in effects)
     assert published(effects, t.TOOL_VERDICT)[0].verdict == "none"
+    assert [e.call.tool for e in effects if isinstance(e, NoteCall)] == ["Bash"], "for a replay, later on"
     assert verdict(world, input_json="{}", tool="Read") == "none", "what is allowed goes the agent's own way"
 
 

@@ -72,12 +72,20 @@ def test_replay(stage: Stage) -> None:
     }  # fmt: skip
 
     async def body(stage: Stage) -> None:
-        found = {"looked_at": 3, "different": 1, "changes": {"ask → deny": 1}, "differences": [entry]}
+        found = {
+            "looked_at": 3,
+            "calls": 7,
+            "different": 1,
+            "changes": {"ask → deny": 1},
+            "differences": [entry],
+        }
         stage.on(t.POLICY, found)
         result = await stage.pointsman("policy", "replay", "--since", "24h")
         assert result.code == 0
         assert "no push" in result.out
-        assert "3 decisions looked at; different: 1 ask → deny." in result.out
+        assert "3 decisions and 7 calls that agents ran by themselves looked at" in " ".join(
+            result.out.split()
+        )
         assert stage.asked[0][1]["since"].startswith((NOW - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M"))
         assert (await stage.pointsman("policy", "replay", "--since", "yesterday")).code == 2
         assert (await stage.pointsman("policy", "replay", "--json")).json == found
