@@ -97,3 +97,26 @@ def test_a_file_is_opened_again(tmp_path: Path) -> None:
         assert Store(connection, Seal([KEY])).pending() == []
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
         connection.close()
+
+
+GROW = {"approvals", "inputs", "audit", "outbox", "inbox", "commands", "calls"}
+
+
+def test_nothing_on_the_way_of_an_approval_goes_through_a_table_that_grows() -> None:
+    """What was decided before costs its place on the disk alone."""
+    world = World()
+    for number in range(30):
+        world.ask(f"a{number}")
+        world.decide(f"a{number}")
+    said: list[str] = []
+    world.db.set_trace_callback(said.append)
+    world.ask("b1")
+    world.decide("b1")
+    world.apply("b1")
+    world.restart()
+    world.db.set_trace_callback(None)
+    read = [sql for sql in said if not sql.startswith(("BEGIN", "COMMIT", "PRAGMA"))]
+    assert len(read) > 10
+    for sql in read:
+        for *_, plan in world.db.execute(f"EXPLAIN QUERY PLAN {sql}"):
+            assert not (plan.startswith("SCAN ") and plan.split()[1] in GROW and " USING " not in plan), sql

@@ -274,6 +274,18 @@ def test_a_mistake_in_the_configuration_ends_with_2_before_anything_is_made(star
     assert not home.path.exists()
 
 
+def test_a_half_edited_file_ends_with_2_and_says_where(start: Start, home: Home, tmp_path: Path) -> None:
+    """docs/operations.md says what becomes of agents then; rules alone fall back to the last good ones."""
+    file = tmp_path / "half.toml"
+    file.write_text("[approvals]\ntimeout_s = \n")
+    toy = start(wait=False, env={"POINTSMAN_CONFIG": str(file)})
+    _, err = toy.communicate(timeout=DEADLINE_S)
+    assert toy.returncode == 2
+    assert str(file) in err
+    assert "line 2" in err
+    assert not home.path.exists()
+
+
 def test_a_home_open_to_others_ends_with_2(start: Start, home: Home) -> None:
     home.path.mkdir()
     home.path.chmod(0o777)
