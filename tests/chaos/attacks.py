@@ -34,12 +34,17 @@ TARGETS: dict[str, dict[str, int]] = {
     "bridge": {KILL: 4, STOP: 1, CUT: 2},
     "keeper": {KILL: 1, STOP: 1},
     "agent": {KILL: 1, STOP: 1},
+    "supervision": {
+        KILL: 1,
+        STOP: 1,
+    },  # supervisord's event listener, by which the watchdog restarts services
     "supervisord": {KILL: 1, STOP: 1},
     "everything": {KILL: 1, STOP: 1},  # supervisord and all below it at once: a power cut, a laptop's sleep
 }
 NO_CONNECTION = {
     "keeper": "no connection: it holds the agent's pipe open",
     "agent": "a pipe and a file, no connection: what they lead to is the bridge's to ingest, which is cut",
+    "supervision": "no connection but pipes and a local socket",
     "supervisord": "no connection",
     "everything": "all connections to the broker at once: `mqtt` cut",
 }
@@ -188,6 +193,8 @@ class Attacker:
             return [supervisord.pid, *(child.pid for child in below)]
         if target in SERVICES:
             return [pid for pid in [self._service(target)] if pid]
+        if target == "supervision":
+            return self._listener()
         if target == "mqtt":
             broker = self._service("broker")
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -202,6 +209,15 @@ class Attacker:
             if f"services.{name}" in psutil.Process(pid).cmdline():
                 return pid
         return 0
+
+    def _listener(self) -> list[int]:
+        found = []
+        with contextlib.suppress(psutil.Error):
+            supervisord = self._stack.supervisord
+            for child in psutil.Process(supervisord.pid).children() if supervisord else []:
+                if "services.supervision" in child.cmdline():
+                    found.append(child.pid)
+        return found
 
     def _of_sessions(self, target: str) -> list[int]:
         mark = {"bridge": "services.bridge", "keeper": "keeper.py", "agent": "--output-format"}[target]
