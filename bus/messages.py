@@ -271,6 +271,25 @@ class LedgerImport(Command, frozen=True, kw_only=True):
     paths: Annotated[list[str], Meta(min_length=1, max_length=1000)]
 
 
+class LedgerCheck(Command, frozen=True, kw_only=True):
+    """Compare every sum with its postings; ``rebuild``: if some differ, the ledger starts anew and makes them
+    again.
+    """
+
+    rebuild: bool = False
+
+
+class CheckResult(Payload, frozen=True, kw_only=True):
+    """``differing``: of each table of sums, how many rows are not what the postings say; ``rebuilding``: the
+    ledger starts anew now.
+    """
+
+    ok: bool
+    postings: int
+    differing: dict[str, int]
+    rebuilding: bool = False
+
+
 class ImportResult(Payload, frozen=True, kw_only=True):
     """``added``: calls of a model that were new; ``duplicates``: lines that told of known ones."""
 
@@ -368,6 +387,7 @@ class ServiceHealth(Payload, frozen=True, kw_only=True):
     uptime_s: float
     queue_depth: int
     errors_total: int
+    doing: str | UnsetType = UNSET  # something that takes long, before it can do its work
     at: Time
 
 
@@ -790,8 +810,8 @@ class LedgerEvent(Payload, frozen=True, kw_only=True, rename={"from_": "from"}):
     from_: str | UnsetType = UNSET
     to: str | UnsetType = UNSET
     reason: str
-    id: str | UnsetType = UNSET  # of the import
-    done: int | UnsetType = UNSET  # bytes of it
+    id: str | UnsetType = UNSET  # of the import or check
+    done: int | UnsetType = UNSET  # bytes of it, or steps
     of: int | UnsetType = UNSET
 
 

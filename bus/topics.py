@@ -271,6 +271,7 @@ LEDGER_SESSION_BUDGET = _command(
 LEDGER_BUDGET = _command("ledger/budgets/{period}", m.SetBudget, "ledger", "Set or lift the node's budget.")
 LEDGER_QUERY = _command("ledger/query", m.LedgerQuery, "ledger", "Totals by session, model, day or project.")
 LEDGER_IMPORT = _command("ledger/import", m.LedgerImport, "ledger", "Read past transcripts.")
+LEDGER_CHECK = _command("ledger/check", m.LedgerCheck, "ledger", "Compare all sums with their postings.")
 LEDGER_EVENTS = _event("ledger/events", m.LedgerEvent, "ledger", "Levels, drift, runaways.")
 
 # ── Watchdog ─────────────────────────────────────────────────────────────────────────────────────────────

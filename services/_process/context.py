@@ -18,7 +18,8 @@ from services._process.logs import Log
 class Context:
     """Everything of the world that a service's shell may use, so that tests can give it another world.
 
-    ``now`` is the wall clock in UTC; ``errors`` counts by error code.
+    ``now`` is the wall clock in UTC; ``errors`` counts by error code; ``doing`` tells in the service's health
+    what takes long before it can do its work (empty: it is over).
     """
 
     service: str
@@ -29,3 +30,4 @@ class Context:
     registry: CollectorRegistry
     errors: Counter
     now: Callable[[], datetime]
+    doing: Callable[[str], None] = lambda _what: None

@@ -29,6 +29,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import msgspec
 import psutil
 import trio
 
@@ -127,6 +128,7 @@ class _Process:
         self.connection_log = ConnectionLog(log)
         self.started = time.monotonic()
         self.lag_s = 0.0  # the longest since the last health snapshot
+        self.doing = ""
 
     async def main(self, serve: Serve) -> None:
         """Returns when told to stop; raises what went wrong."""
@@ -147,6 +149,7 @@ class _Process:
                 registry=self.figures.registry,
                 errors=self.figures.errors,
                 now=_now,
+                doing=self._doing,
             )
             async with trio.open_nursery() as outer:  # the connection outlives what speaks over it
                 outer.start_soon(bus.run)
@@ -206,6 +209,9 @@ class _Process:
         self.log.warning("did not stop in time: ended as it stands", after_s=STOP_S)
         os._exit(EXIT_STOPPED)  # stores are transactional: there is nothing that must still be written
 
+    def _doing(self, what: str) -> None:
+        self.doing = what
+
     async def _miss_the_bus(self, bus: MqttBus) -> None:
         """One warning when the bus has not come up with us; later troubles are the connection's to tell."""
         await trio.sleep(GRACE_S)
@@ -236,6 +242,7 @@ class _Process:
                 uptime_s=round(time.monotonic() - self.started, 1),
                 queue_depth=bus.queued,
                 errors_total=self.figures.errors_total(),
+                doing=self.doing or msgspec.UNSET,
                 at=_now(),
             )
             self.lag_s = 0.0

@@ -10,6 +10,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from datetime import datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -73,6 +74,7 @@ def add_arguments(cost: ArgumentParser) -> None:
     cost.add_argument("--by", choices=("session", "model", "day", "project"), help="sums by these")
     cost.add_argument("--since", metavar="TIME", help="2026-11-21, 2026-11-21T18:00, or 7d ago (h, d, w)")
     cost.add_argument("--until", metavar="TIME", help="before this time")
+    cost.add_argument("--rebuild", action="store_true", help="after `check`: make sums that differ again")
     cost.add_argument("--csv", action="store_true", help="comma-separated, for a spreadsheet")
 
 
@@ -143,28 +145,30 @@ def absolute(named: Sequence[str]) -> list[str]:
     return paths
 
 
+async def check(world: World, args: Namespace) -> int:
+    """``cost check``: compare all sums with their postings; ``--rebuild``: make them again if they differ."""
+    command = m.LedgerCheck(id=new_id(), rebuild=args.rebuild)
+    answered = await _followed(world, t.LEDGER_CHECK, command, "comparing")
+    result = msgspec.convert(answered, m.CheckResult)
+    if world.json:
+        say_json(answered)
+        return 0 if result.ok else 1
+    if result.ok:
+        say(f"All sums agree with their {result.postings:,} postings.")
+        return 0
+    for table, count in result.differing.items():
+        say(f"{table}: {count:,} rows differ" if count else f"{table}: agrees")
+    if result.rebuilding:
+        say("The ledger starts anew and makes them again: see `pointsman health`, then check once more.")
+    else:
+        say("`pointsman cost check --rebuild` makes them again from the postings, which are the truth.")
+    return 1
+
+
 async def read_in(world: World, args: Namespace) -> int:
     """``cost import PATH…``: read past transcripts."""
-    paths = absolute(args.paths)
-    command = m.LedgerImport(id=new_id(), paths=paths)
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-        console=Console(file=sys.stderr), transient=True, disable=world.json or not sys.stderr.isatty(),
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task("reading", total=None)
-
-        def on_event(message: Received) -> None:
-            try:
-                event = codec.decode(t.LEDGER_EVENTS, message.payload, m.LedgerEvent)
-            except PeerError:
-                return
-            if event.id == command.id and isinstance(event.done, int) and isinstance(event.of, int):
-                bar.update(task, completed=event.done, total=event.of)
-
-        async with connected(world) as line:
-            with line.bus.divert(t.LEDGER_EVENTS, on_event):
-                answered = await line.ask(t.LEDGER_IMPORT, command, timeout_s=IMPORT_S)
+    command = m.LedgerImport(id=new_id(), paths=absolute(args.paths))
+    answered = await _followed(world, t.LEDGER_IMPORT, command, "reading")
     if world.json:
         say_json(answered)
         return 0
@@ -176,3 +180,25 @@ async def read_in(world: World, args: Namespace) -> int:
     if result.unreadable:
         say(f"{result.unreadable:,} files could not be read.")
     return 0
+
+
+async def _followed(world: World, row: t.Topic, command: m.Command, doing: str) -> Any:
+    """Ask the ledger for something that takes long, with a bar of how far it is. Returns the answer."""
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        console=Console(file=sys.stderr), transient=True, disable=world.json or not sys.stderr.isatty(),
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(doing, total=None)
+
+        def on_event(message: Received) -> None:
+            try:
+                event = codec.decode(t.LEDGER_EVENTS, message.payload, m.LedgerEvent)
+            except PeerError:
+                return
+            if event.id == command.id and isinstance(event.done, int) and isinstance(event.of, int):
+                bar.update(task, completed=event.done, total=event.of)
+
+        async with connected(world) as line:
+            with line.bus.divert(t.LEDGER_EVENTS, on_event):
+                return await line.ask(row, command, timeout_s=IMPORT_S)

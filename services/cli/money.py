@@ -18,6 +18,10 @@ async def cost(world: World, args: Namespace) -> int:
         return await costs.read_in(world, args)
     if args.paths:
         raise UsageError("one NAME, or `import` and what to read")
+    if args.name == "check":
+        return await costs.check(world, args)
+    if args.rebuild:
+        raise UsageError("--rebuild belongs to `pointsman cost check`")
     if args.by or args.since or args.until or args.csv:
         if args.name is not None:
             raise UsageError("--by, --since, --until and --csv are of all sessions: leave NAME out")

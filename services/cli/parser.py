@@ -211,7 +211,12 @@ def _remember(parser: argparse.ArgumentParser) -> None:
 
 
 def _money(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    cost = _verb(verbs, "cost", money.cost, "What sessions cost; `cost import PATH…` reads past transcripts.")
+    cost = _verb(
+        verbs,
+        "cost",
+        money.cost,
+        "What sessions cost; `cost import PATH…` reads past transcripts, `cost check` compares all sums.",
+    )
     _session(cost, optional=True)
     costs.add_arguments(cost)
     limit = _verb(

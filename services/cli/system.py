@@ -44,6 +44,9 @@ async def health(world: World, _args: Namespace) -> int:
         say_json(document)
     else:
         say(view.services(services))
+        for name, service in services.items():
+            if service["status"] == "online" and service.get("doing"):
+                say(f"{name}: {one_line(str(service['doing']), 300)}")
         for reason in node.reasons if node else []:
             say(Text(f"! {one_line(reason)}", style="yellow"))
         if not ok:

@@ -32,6 +32,8 @@ from services.ledger.migrations import HEAD
 if TYPE_CHECKING:
     import psycopg
 
+Tell = Callable[[str], None]
+
 LOCK = 0x706F696E74736D  # "pointsm": the advisory lock of the one ledger that writes into a schema
 LOCK_WAIT_S = 5.0  # a server needs a moment to notice that the process before us was killed
 CONNECT_S = 5
@@ -73,17 +75,18 @@ def is_server(place: str) -> bool:
     return place.startswith(("postgresql://", "postgres://"))
 
 
-def open_database(place: Path | str, mailbox: Path) -> Database:
-    """``place`` is a path, or a PostgreSQL URL; with a server, ``mailbox`` is the file beside it.
+def open_database(place: Path | str, mailbox: Path, tell: Tell | None = None) -> Database:
+    """``place`` is a path, or a PostgreSQL URL; with a server, ``mailbox`` is the file beside it. ``tell``
+    hears of what may take long.
 
     Raises `StoreError` for a server that is away or in use, a file that cannot be read, and a newer schema.
     """
     if isinstance(place, str) and is_server(place):
-        return _Postgresql(place, mailbox)
+        return _Postgresql(place, mailbox, tell)
     path = Path(place)
     database = Sqlite(connect_store(path, durable=True, gone=GONE), str(path))
     try:
-        database.migrate()
+        database.migrate(tell)
     except sqlite3.DatabaseError as error:
         database.close()
         raise unusable(error) from error
@@ -98,7 +101,7 @@ class Sqlite:
         self.name = name
         self.mailbox = connection
 
-    def migrate(self) -> None:
+    def migrate(self, tell: Tell | None = None) -> None:
         (version,) = self.execute("PRAGMA user_version").fetchone()
         if version > USER_VERSION:
             raise StoreError(_newer(self.name, version, USER_VERSION, "move the file away to begin anew"))
@@ -106,6 +109,8 @@ class Sqlite:
         found = _revision(self) if "alembic_version" in names else None
         if found == HEAD:
             return
+        if tell is not None and "postings" in names:
+            tell(_migrating(self, found))
         if found is None and "postings" in names:
             found = "0001"  # from before alembic
             _upgrade("sqlite://", lambda: self.mailbox, self.name, stamp=found)
@@ -128,6 +133,26 @@ class Sqlite:
 
     def close(self) -> None:
         self.mailbox.close()
+
+
+@contextmanager
+def reading(place: Path | str) -> Iterator[Database]:
+    """The database of a running ledger as it is now, on a connection of its own, to be read alone."""
+    if isinstance(place, str) and is_server(place):
+        with _Postgresql.reading(place) as database:
+            yield database
+        return
+    with contextlib.closing(
+        sqlite3.connect(f"{Path(place).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    ) as connection:
+        connection.execute("BEGIN")  # from the first question on: one moment of the log
+        yield Sqlite(connection, str(place))
+
+
+def _migrating(database: Database, found: str | None) -> str:
+    (count,) = database.execute("SELECT coalesce(max(n), 0) FROM postings").fetchone()
+    schemas = f"schema {found or 'none'} to {HEAD}"
+    return f"bringing {database.name} with {count:,} postings from {schemas}: some 3 s for each million"
 
 
 @contextmanager
@@ -191,7 +216,7 @@ def _theirs(sql: str) -> str:
 class _Postgresql:
     """A transaction begins with the first write within `transaction`; reads outside of one stand alone."""
 
-    def __init__(self, url: str, mailbox: Path) -> None:
+    def __init__(self, url: str, mailbox: Path, tell: Tell | None = None) -> None:
         import psycopg
 
         self._errors = psycopg.Error
@@ -205,7 +230,7 @@ class _Postgresql:
             try:
                 self._db.execute("SET synchronous_commit = on")  # what was said survives a power cut
                 self._lock()
-                self._migrate(lambda: psycopg.connect(url, connect_timeout=CONNECT_S))
+                self._migrate(lambda: psycopg.connect(url, connect_timeout=CONNECT_S), tell)
                 self.mailbox = connect_store(mailbox, durable=True, gone=GONE_MAILBOX)
             except BaseException:  # whatever it was, the server need not keep a connection for us
                 self._db.close()
@@ -231,10 +256,13 @@ class _Postgresql:
                 )
             time.sleep(0.1)
 
-    def _migrate(self, connect: Callable[[], Any]) -> None:
+    def _migrate(self, connect: Callable[[], Any], tell: Tell | None) -> None:
         found = self._db.execute("SELECT to_regclass('alembic_version')").fetchone()
-        if found is not None and found[0] is not None and _revision(self) == HEAD:
-            return
+        if found is not None and found[0] is not None:
+            if _revision(self) == HEAD:
+                return
+            if tell is not None:
+                tell(_migrating(self, _revision(self)))
         made: list[Any] = []
 
         def connected() -> Any:
@@ -246,6 +274,22 @@ class _Postgresql:
         finally:
             for connection in made:
                 connection.close()
+
+    @classmethod
+    @contextmanager
+    def reading(cls, url: str) -> Iterator[Database]:
+        """One moment of it, without our lock: the ledger that runs has that."""
+        import psycopg
+
+        made = cls.__new__(cls)
+        made._errors, made._away = psycopg.Error, (psycopg.OperationalError, psycopg.InterfaceError)
+        made.name, made._within = _shown(url), False
+        try:
+            with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_S) as made._db:
+                made._db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                yield made
+        except psycopg.Error as error:
+            raise made._trouble(error) from error
 
     def execute(self, sql: str, values: Sequence[object] = ()) -> Cursor:
         try:

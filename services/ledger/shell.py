@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from dataclasses import replace
@@ -15,11 +16,12 @@ from bus import codec
 from bus import messages as m
 from bus import topics as t
 from bus.api import Received
-from bus.effects import Do, Effect, Keep, ReplyTo
+from bus.effects import Do, Effect, Keep, Publish, ReplyTo
 from bus.errors import RefusedError
 from services._process.context import Context
+from services._process.errors import WorldError
 from services._process.station import Station
-from services.ledger import money, say
+from services.ledger import money, say, upkeep
 from services.ledger.core import Ledger
 from services.ledger.database import open_database
 from services.ledger.evidence import Told
@@ -37,19 +39,33 @@ from services.ledger.zone import local_zone
 
 MAILBOX = "ledger-mailbox.sqlite"  # beside a database that is on a server
 ALLOWANCES_S = 5.0  # ingest takes a silence of three of these for our end
+REPLY_S = 1.0  # for the last words before a start anew
 TICK_S = 30.0  # burn rates fall and days end; nobody looks at either by the second
 LEVELS = ("unlimited", "abundant", "moderate", "cautious", "critical", "exhausted")
 
 
 async def serve(context: Context) -> None:
     """Run until cancelled. Raises `StoreError`, whose text says what to do."""
-    await Shell(context).run()
+    place, mailbox = context.config.ledger.database, context.home.path / MAILBOX
+    agreed = None
+    if upkeep.due(place):
+
+        def tell(what: str) -> None:
+            context.log.warning(what)
+            context.doing(what)
+
+        bring_up = functools.partial(upkeep.bring_up, place, mailbox, tell)
+        agreed = await trio.to_thread.run_sync(bring_up, abandon_on_cancel=True)
+        context.doing("")
+    await Shell(context, agreed=agreed).run()
 
 
 class Shell:
-    """Carries events to the ledger and its effects into the world."""
+    """Carries events to the ledger and its effects into the world. ``agreed``: whether the sums did, if they
+    were compared already.
+    """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, agreed: bool | None = None) -> None:
         self._context = context
         self._zone = local_zone(os.environ)
         config = context.config.ledger
@@ -58,8 +74,16 @@ class Shell:
         self.store = Store(self.database)
         self.evidence = EvidenceStore(self.database, self.store)
         self.standing = Standing(self.database.mailbox)
+        self._checking: str | None = None  # the id of the check that runs
+        self._checks, self._to_check = trio.open_memory_channel[m.LedgerCheck](1)
         self._metrics()
-        self._check()
+        if agreed is None:
+            agreed = upkeep.compare(self.database, context.log.warning)
+        if not agreed:
+            context.log.error(
+                "sums did not agree with their postings: made again", database=self.database.name
+            )
+            self._rebuilds.inc()
         budget = config.default_budget_usd
         now = context.now()
         self.ledger = Ledger(
@@ -107,17 +131,6 @@ class Shell:
             relaxed=self.database.relaxed,
         )
         self._drift.set_function(lambda: money.to_usd(self.ledger.node.drift))
-
-    def _check(self) -> None:
-        """Compare the derived sums with their postings."""
-        with self.database.transaction():
-            if self.store.derived_agrees():
-                self.store.note_checked()
-                return
-            name = self.database.name
-            self._context.log.error("sums did not agree with their postings: made again", database=name)
-            self._rebuilds.inc()
-            self.store.rebuild()
 
     def _metrics(self) -> None:
         registry = self._context.registry
@@ -172,9 +185,11 @@ class Shell:
         station.on_command(t.LEDGER_BUDGET, m.SetBudget, self._set_period_budget)
         station.on_command(t.LEDGER_QUERY, m.LedgerQuery, self._query)
         station.on_command(t.LEDGER_IMPORT, m.LedgerImport, self._import)
+        station.on_command(t.LEDGER_CHECK, m.LedgerCheck, self._begin_check, remember=False)
         station.on_message(t.SESSIONS_INDEX, self._index)
         station.on_message(t.SESSION_EVENT, self._tool, type="tool")
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._check)
             nursery.start_soon(self._tick)
             nursery.start_soon(self._say_allowances)
             nursery.start_soon(self.watch.run)
@@ -213,6 +228,49 @@ class Shell:
             )
         self.importer.wake()
         return self.ledger.imports.begin(command, now)
+
+    def _begin_check(self, command: m.LedgerCheck, _values: dict[str, str], _now: datetime) -> list[Effect]:
+        if self._checking is not None and command.id != self._checking:
+            raise RefusedError("busy", "the sums are being compared already")
+        if self._checking is None:  # else it was sent again, because it takes its time
+            self._checking = command.id or ""
+            self._checks.send_nowait(command)
+        return []
+
+    async def _check(self) -> None:
+        """Compare everything, when it is asked for, beside the work."""
+        async for command in self._to_check:
+
+            def progress(done: int, of: int, about: m.LedgerCheck = command) -> None:
+                trio.from_thread.run_sync(self._checked, about, done, of)
+
+            check = functools.partial(upkeep.check, self._context.config.ledger.database, progress)
+            postings, differing = await trio.to_thread.run_sync(check, abandon_on_cancel=True)
+            ok = not any(differing.values())
+            rebuilding = command.rebuild and not ok
+            result = m.CheckResult(ok=ok, postings=postings, differing=differing, rebuilding=rebuilding)
+            if not ok:
+                self._context.log.error("sums do not agree with their postings", **differing)
+            if rebuilding:
+                with self.database.transaction():
+                    self.store.forget_checked()
+            self._checking = None
+            self.station.act([ReplyTo(command.id, result)])
+            if rebuilding:
+                await trio.sleep(REPLY_S)
+                raise WorldError("the ledger starts anew, to make its sums again from the postings")
+
+    def _checked(self, command: m.LedgerCheck, done: int, of: int) -> None:
+        said = f"{done} of {of} comparisons are done"
+        event = m.LedgerEvent(
+            at=self._context.now(),
+            action="check_progress",
+            reason=said,
+            id=command.id or "",
+            done=done,
+            of=of,
+        )
+        self.station.act([Publish(t.LEDGER_EVENTS, event)])
 
     def _index(self, message: Received, now: datetime) -> list[Effect]:
         if not message.payload:

@@ -43,7 +43,7 @@ _DERIVED = ", ".join((*ADDED, "notional"))
 _A_DAY, _A_MONTH = f"spent_sessions WHERE span = {DAY}", f"spent_sessions WHERE span = {MONTH}"
 _SPAN = "span, quarter, uid"
 _DAY_OF, _MONTH_OF = f"quarter / {DAY} * {DAY}", f"quarter / {MONTH} * {MONTH}"
-_MADE = (  # the derived tables, in the order in which they are made: table, key, of what, from, by what
+MADE = (  # the derived tables, in the order in which they are made: table, key, of what, from, by what
     ("spent_spans", f"{_SPAN}, model", f"1, {QUARTER} AS q, uid, model", "postings", "q, uid, model"),
     ("spent_sessions", _SPAN, f"{DAY}, {_DAY_OF} AS q, uid", "spent_spans", "q, uid"),
     ("spent_sessions", _SPAN, f"{MONTH}, {_MONTH_OF} AS q, uid", _A_DAY, "q, uid"),
@@ -225,11 +225,15 @@ class Store:
             f"SELECT (SELECT coalesce(max(n), 0) FROM postings), {sums} FROM spent"
         )
 
+    def forget_checked(self) -> None:
+        """The next start makes all sums again. Within the caller's transaction."""
+        self._db.execute("DELETE FROM checked")
+
     def rebuild(self) -> None:
         """Make the derived tables again from the postings, within the caller's transaction."""
         for table in DERIVED:
             self._db.execute(f"DELETE FROM {table}")  # noqa: S608  # constants
-        for table, key, of, source, grouped in _MADE:
+        for table, key, of, source, grouped in MADE:
             sums = sums_of(ADDED, source)
             self._db.execute(
                 f"INSERT INTO {table} ({key}, {_DERIVED}) "  # noqa: S608  # constants
