@@ -20,5 +20,6 @@ If it dies
 
 Read `core` first (theory of operation and the table of states), then `decision` (what a yes lets through),
 `reading` (the input as a person sees it), `danger`, `rules`, `tokens`, `audit`, `store` and `shell`;
-`users`, `devices` and `press` (who else decides), `chain`, `keys` and `custody` (the audit and the keys).
+`users`, `devices` and `press` (who else decides), `chain`, `keys` and `custody` (the audit and the keys),
+`attention` (how long the questions of a session may take to read), `passed` (what else a replay looks at).
 """
