@@ -82,9 +82,11 @@ class Witness:
         self._account = account
         self._cases: dict[str, Case] = {}
         self._owners: dict[str, Followed] = {}  # by conversation
+        self._latest: dict[str, Followed] = {}  # by conversation: who has resumed it
         for conversation in followed:
             self._case(conversation.uid).followed[conversation.conversation] = conversation
             self._owners.setdefault(conversation.conversation, conversation)
+            self._resumed(conversation)
         for one in lost:
             self._case(one.uid).lost.append(one)
         for row in sums:
@@ -104,7 +106,17 @@ class Witness:
         made = Followed(uid, data.conversation, data.cwd, data.path, data.since, data.booked)
         case.followed[data.conversation] = made
         self._owners.setdefault(data.conversation, made)
+        self._resumed(made)
         return [made]
+
+    def _resumed(self, one: Followed) -> None:
+        """What is written from now on into a conversation's transcript is the session's that has it now."""
+        before = self._latest.get(one.conversation)
+        if before is None or before.since <= one.since:
+            self._latest[one.conversation] = one
+
+    def _books(self, one: Followed) -> bool:
+        return one.booked and self._latest[one.conversation].uid == one.uid
 
     def unreported(self, uid: str, fact: m.Fact, data: m.CostUnreported) -> list[Effect]:
         told = {
@@ -155,7 +167,7 @@ class Witness:
             for uid, case in self._cases.items()
             if case.compare is not None
             or any(lost.state == "open" for lost in case.lost)
-            or any(one.booked for one in case.followed.values())
+            or any(self._books(one) for one in case.followed.values())
         ]
 
     def owner(self, conversation: str) -> Followed | None:
@@ -163,7 +175,7 @@ class Witness:
         return self._owners.get(conversation)
 
     def conversations(self, uid: str) -> list[Followed]:
-        return list(self._case(uid).followed.values())
+        return [one for one in self._case(uid).followed.values() if not one.booked or self._books(one)]
 
     def read(self, uid: str, found: Sequence[Read], now: datetime) -> list[Effect]:
         """What is new in the transcripts of a session, up to now."""

@@ -15,6 +15,7 @@ from services.ledger.model import Use
 from services.ledger.transcripts import Call
 from tests.services.ledger.support import OPUS, START, UID, World, fact_of
 
+OTHER = "01JD0000000000000000000009"
 CALL = 4_000_000 + 2 * 20_000_000  # one token in, two out
 
 
@@ -149,6 +150,20 @@ def test_an_agent_that_reports_nothing_is_booked_from_its_transcript(world: Worl
     read(world, call("a", START, output=3), conversation="c2")
     world.restart()
     assert world.session().spent_usd == found.spent_usd
+
+
+def test_a_resumed_conversation_is_booked_for_the_session_that_has_it_now(world: World) -> None:
+    """Both follow the same file: what one has read, the other will not see."""
+    follow(world, "c2", booked=True)
+    assert world.ledger.witness.due() == [UID]
+    since = START + timedelta(hours=1)
+    data = m.ConversationFollowed(session="on", conversation="c2", cwd="/work", since=since, booked=True)
+    world.fact(fact_of("conv-2", "conversation", data, world.now, OTHER))
+    for _ in range(2):
+        assert world.ledger.witness.due() == [OTHER]
+        assert [one.conversation for one in world.ledger.witness.conversations(UID)] == ["c1"]
+        assert [one.conversation for one in world.ledger.witness.conversations(OTHER)] == ["c2"]
+        world.restart()
 
 
 @pytest.mark.parametrize(
