@@ -38,7 +38,7 @@ def started(step: Step, process: int, resume: str | None) -> None:
         r.ask = None
     if resume is not None:
         r.conversation = resume
-        evidence.follow(step, resume)
+        evidence.follow(step, resume, booked=r.kind == "interactive")
     if r.cost.total != "0":
         r.earlier = [*r.earlier, r.cost][-RECENT_COSTS:]
     r.cost = Cost()

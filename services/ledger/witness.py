@@ -111,12 +111,8 @@ class Witness:
 
     def _resumed(self, one: Followed) -> None:
         """What is written from now on into a conversation's transcript is the session's that has it now."""
-        before = self._latest.get(one.conversation)
-        if before is None or before.since <= one.since:
+        if one.since >= self._latest.setdefault(one.conversation, one).since:
             self._latest[one.conversation] = one
-
-    def _books(self, one: Followed) -> bool:
-        return one.booked and self._latest[one.conversation].uid == one.uid
 
     def unreported(self, uid: str, fact: m.Fact, data: m.CostUnreported) -> list[Effect]:
         told = {
@@ -167,7 +163,7 @@ class Witness:
             for uid, case in self._cases.items()
             if case.compare is not None
             or any(lost.state == "open" for lost in case.lost)
-            or any(self._books(one) for one in case.followed.values())
+            or any(one.booked and self._latest[one.conversation] is one for one in case.followed.values())
         ]
 
     def owner(self, conversation: str) -> Followed | None:
@@ -175,7 +171,8 @@ class Witness:
         return self._owners.get(conversation)
 
     def conversations(self, uid: str) -> list[Followed]:
-        return [one for one in self._case(uid).followed.values() if not one.booked or self._books(one)]
+        followed = self._case(uid).followed.values()
+        return [one for one in followed if not one.booked or self._latest[one.conversation] is one]
 
     def read(self, uid: str, found: Sequence[Read], now: datetime) -> list[Effect]:
         """What is new in the transcripts of a session, up to now."""

@@ -28,6 +28,18 @@ PATIENCE_S = 60.0
 VERSION = "2.1.329"
 
 
+RULES = """
+[[approvals.rules]]
+decision = "deny"
+path = "secret*"
+
+[[approvals.rules]]
+decision = "deny"
+command = "mkdir forbidden"
+"""
+ALLOWED = {"permissions": {"allow": ["Bash(mkdir:*)", "Write"]}}
+
+
 class Desk:
     """A stack, a scripted model, and a person with a tmux."""
 
@@ -119,10 +131,11 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     user_home, cwd = tmp_path / "user", tmp_path / "work"
     user_home.mkdir()
     cwd.mkdir()
+    (tmp_path / "config.toml").write_text(RULES)
     with MessagesApi() as api:
         settings = {
             "POINTSMAN_BUS_BROKER": "mosquitto", "POINTSMAN_AGENT_CLAUDE": str(claude_path(VERSION)),
-            "POINTSMAN_APPROVALS_TIMEOUT_S": "0", "POINTSMAN_APPROVALS_TIMEOUT_QUESTION_S": "3",
+            "POINTSMAN_APPROVALS_TIMEOUT_S": "0", "POINTSMAN_APPROVALS_TIMEOUT_HIGH_S": "3",
             "POINTSMAN_INGEST_HOOKS_PORT": str(quiet_port()),  # it must be there again after a restart
         }  # fmt: skip
         with Stack(tmp_path / "home", clean_env(user_home, api.url), **settings) as stack:
@@ -130,7 +143,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 def test_an_interactive_session_from_trust_to_end(desk: Desk) -> None:
-    """Trust, prompts, approvals from the bus and at the screen, expiry, interrupt, end."""
+    """Trust, prompts, approvals and questions from the bus and at the screen, expiry, rules, end."""
     desk.seed(trusted=False)
     stack, cwd = desk.stack, desk.cwd
     with stack.recorder() as recorder:
@@ -162,7 +175,7 @@ def test_an_interactive_session_from_trust_to_end(desk: Desk) -> None:
         [result] = recorder.all("sessions/demo/events/result")
         assert result["prompt_ids"] == [prompts[0]["prompt_id"]]
 
-        sent = stack.pointsman("send", "demo", "BASH touch denied\n;; SAY two")
+        sent = stack.pointsman("send", "demo", "BASH touch denied\nSAY two")
         assert sent["method"] == "tmux"
         approval = desk.pending("demo")
         stack.pointsman("deny", approval["id"], "--reason", "not that")
@@ -187,29 +200,47 @@ def test_an_interactive_session_from_trust_to_end(desk: Desk) -> None:
         desk.until("demo", "waiting_input")
         assert not (cwd / "not-at-screen").exists()
 
-        stack.pointsman("send", "demo", "ASK Which colour?|red|blue")
-        outcomes = "approvals/+/outcome"  # it waits for 3 s alone
+        stack.pointsman("send", "demo", "BASH git push --force")  # waits for 3 s alone
         expired = eventually(
             lambda: [
-                o for o in recorder.all(outcomes) if o["decision"] == "expired" and o["applied"] is not None
+                o for o in recorder.all("approvals/+/outcome")
+                if o["decision"] == "expired" and o["applied"] is not None
             ],
-            "the question expires",
+            "it expires",
             PATIENCE_S,
-        )
+        )  # fmt: skip
         assert [o["applied"] for o in expired] == [False]
-        assert recorder.all(f"approvals/{expired[0]['id']}/request")[0]["kind"] == "question"
-        eventually(lambda: "1. red" in desk.shown("demo"), "the dialog stays")
+        assert desk.dialog("demo").options[0] == "Yes", "the dialog stays"
         assert desk.until("demo", "waiting_approval")["pending_approvals"] == []
-        for _ in range(3):
+        desk.choose("demo", "Escape")
+        desk.until("demo", "waiting_input")  # which no hook says
+
+        stack.pointsman("send", "demo", "ASK Which colour?|red|blue ;; SAY five")
+        approval = desk.pending("demo")
+        assert (approval["kind"], approval["tool"]) == ("question", "AskUserQuestion")
+        stack.pointsman("answer", approval["id"], "--text", "blue")
+        assert desk.outcome(recorder, approval)["applied"] is True
+        desk.results(recorder, "demo", 4)
+        assert "→ blue" in desk.shown("demo")
+
+        stack.pointsman("send", "demo", "ASK Which size?|small|big ;; SAY six")
+        approval = desk.pending("demo")
+        eventually(lambda: "1. small" in desk.shown("demo"), "its dialog", PATIENCE_S)
+        for _ in range(3):  # again where it was pressed before the dialog listened
             desk.press("demo", "Enter")
             with contextlib.suppress(AssertionError):
-                desk.results(recorder, "demo", 4, 20)
+                desk.results(recorder, "demo", 5, 20)
                 break
-        desk.until("demo", "waiting_input")
+        outcome = desk.outcome(recorder, approval)
+        assert (outcome["decision"], outcome["via"], outcome["by"]) == ("cancelled", "hook", "screen")
 
         stack.pointsman("send", "demo", "STREAM 2000 50")
+        eventually(lambda: "w9 w10" in desk.shown("demo"), "it speaks", PATIENCE_S)
+        desk.press("demo", "Escape")  # a person
+        desk.until("demo", "waiting_input")
+        stack.pointsman("send", "demo", "WAIT 100000 ;; SAY never")
         desk.until("demo", "working")
-        stack.pointsman("interrupt", "demo")
+        stack.pointsman("interrupt", "demo")  # before its first word: the prompt goes back into the line
         desk.until("demo", "waiting_input")
         desk.no_dialog("demo")
 
@@ -220,8 +251,25 @@ def test_an_interactive_session_from_trust_to_end(desk: Desk) -> None:
             PATIENCE_S,
         )
 
+        conversation = desk.state("demo")["agent"]["session_id"]
         stack.pointsman("end", "demo")
         desk.until("demo", "ended")
+
+        # Its conversation, where the agent may do more by itself: the user's settings and its mode allow all
+        # of this.
+        (desk.user_home / ".claude" / "settings.json").write_text(json.dumps(ALLOWED))
+        stack.pointsman(
+            "new", "loose", "--kind", "interactive", "--cwd", str(cwd), "--resume", conversation,
+            "--permission-mode", "acceptEdits", "--model", "claude-sonnet-4-6",
+            "--prompt", "WRITE secret.txt x & BASH mkdir forbidden & BASH mkdir allowed ;; RECALL",
+        )  # fmt: skip
+        desk.results(recorder, "loose", 1)
+        assert (cwd / "allowed").exists()
+        assert not (cwd / "forbidden").exists()
+        assert not (cwd / "secret.txt").exists()
+        state = desk.until("loose", "waiting_input")
+        assert (state["model"], state["permission_mode"]) == ("claude-sonnet-4-6", "acceptEdits")
+        assert "Which colour?" in state["last_message"], "it goes on with the conversation"
 
 
 def test_an_external_session_and_expiry_and_pointsman_down(desk: Desk) -> None:

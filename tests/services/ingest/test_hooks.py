@@ -18,7 +18,7 @@ from services.ingest import hook_wire, presence
 from services.ingest.hook_model import Presence, PressKey, TypeIn
 from services.ingest.wire import WireError
 from tests.services.ingest.hook_support import CONVERSATION, HookPlay, recorded_hooks
-from tests.services.ingest.support import UID
+from tests.services.ingest.support import UID, created
 
 
 @pytest.fixture
@@ -426,6 +426,14 @@ def test_an_interactive_session_is_typed_into_one_prompt_at_a_time(play: HookPla
     play.post("Stop", last_assistant_message="done")
     assert play.events("result")[-1]["prompt_ids"] == ["first"]
     assert [d for d in play.done if isinstance(d, TypeIn)][-1].text == "second"
+
+
+def test_the_cost_of_a_resumed_screen_is_booked_from_its_transcript(play: HookPlay) -> None:
+    play.inside = UID
+    play.fact(created(kind="interactive", resume=CONVERSATION))
+    play.fact(m.AgentStarted(process=1, resume=CONVERSATION))
+    play.post("SessionStart", source="resume")
+    assert [(f.conversation, f.booked) for f in play.facts("conversation")] == [(CONVERSATION, True)]
 
 
 def test_what_keeps_prompts_from_a_screen_is_told(play: HookPlay) -> None:
