@@ -23,6 +23,7 @@ class BusAddress:
     password: str
     tls: ssl.SSLContext | None = None
     password_hint: str = ""
+    own: bool = False  # only a program of our own may listen there
 
 
 class Log(Protocol):
@@ -51,6 +52,14 @@ def unreachable(address: BusAddress, error: OSError) -> BusDownError:
     if isinstance(error, ssl.SSLError):
         return BusDownError(f"no TLS with the broker at {_where(address)}: {error.reason or error}")
     return BusDownError(f"no broker answers at {_where(address)}: {_reason(error)}. {_START_IT}")
+
+
+def taken_over(address: BusAddress, uid: int) -> BusDownError:
+    """Somebody else listens where our broker was."""
+    return BusDownError(
+        f"a program of another user (uid {uid}) listens at {_where(address)}, where the broker of this "
+        f"home was: it is not told the password. {_START_IT}"
+    )
 
 
 def silent(address: BusAddress, after_s: float) -> BusDownError:

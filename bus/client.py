@@ -43,6 +43,7 @@ from bus.address import (
     deaf,
     refused,
     silent,
+    taken_over,
     unreachable,
     unreadable,
 )
@@ -50,6 +51,7 @@ from bus.api import Connected, Received
 from bus.base import CHECKPOINT_EVERY, OFFLINE, BusBase
 from bus.errors import BusDownError
 from bus.link import UNSENT_MAX, Link, connect
+from bus.listener import stranger
 from bus.packets import PacketError
 from bus.patience import PUBACK_LOOKS, SUBACK_LOOKS, Patience
 from bus.queues import Entry
@@ -215,6 +217,9 @@ class MqttBus(BusBase):
             raise _Lost(unreadable(error)) from error
         except BusDownError as error:
             raise _Lost(error) from error
+        uid = stranger(address.host, address.port) if address.own else None
+        if uid is not None:
+            raise _Lost(taken_over(address, uid))
         try:
             link = await connect(address.host, address.port, address.tls)
         except OSError as error:

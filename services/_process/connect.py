@@ -44,7 +44,8 @@ def bus_address(config: Config, home: Home, username: str) -> Callable[[], BusAd
             raise BusDownError(
                 f"the broker of {home.path} is not started: do `make run`, or see `pointsman doctor`"
             ) from error
-        return BusAddress(host, port, username, password, None, str(home.bus_password_file(username)))
+        hint = str(home.bus_password_file(username))
+        return BusAddress(host, port, username, password, None, hint, own=True)
 
     return own
 

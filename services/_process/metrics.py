@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
@@ -26,10 +27,13 @@ from prometheus_client.registry import Collector
 from bus.base import BusBase
 from bus.topics import Topic
 from services import version
-from services._process.config import Config
+from services._process.config import Config, is_loopback
 from services._process.errors import WorldError
 from services._process.home import Home
 from services._process.ports import metrics_port_for
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
 # A commit takes half a millisecond to ten.
 HANDLING_S = (
@@ -45,6 +49,7 @@ HANDLING_S = (
     2.0,
 )
 ACCEPT_PAUSE_S = 0.1
+_LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?\Z", re.IGNORECASE)
 ATTEMPTS = 3  # claims of a port, should another program take it between the claim and the bind
 
 
@@ -164,9 +169,25 @@ def start_metrics_server(config: Config, home: Home, service: str, registry: Col
             why = f"{port}: {error.strerror}"
         else:
             _be_patient(server)
+            if is_loopback(config.metrics.host):
+                _to_programs_alone(server)
             home.update_metrics_targets(config.node.name, config.metrics.host)
             return port
     raise WorldError(f"the metrics of {service} cannot be served at {config.metrics.host}:{why}")
+
+
+def _to_programs_alone(server: WSGIServer) -> None:
+    """No web page of a browser on this machine reads the figures, by a rebound DNS name either."""
+    serve = server.get_app()
+    assert serve is not None  # noqa: S101  # the library has just set it
+
+    def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if "HTTP_ORIGIN" in environ or not _LOOPBACK.match(environ.get("HTTP_HOST", "localhost")):
+            start("403 Forbidden", [])
+            return [b"for programs of this machine\n"]
+        return serve(environ, start)
+
+    server.set_app(app)
 
 
 def _be_patient(server: WSGIServer) -> None:

@@ -121,7 +121,8 @@ class SessionDir:
     def save(self, kept: Kept) -> None:
         """Keep over the death of this process (not of the machine: the agent dies with that, too)."""
         temporary = self.path / "written.new"
-        temporary.write_bytes(msgspec.json.encode(kept))
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(kept))
         temporary.replace(self.path / "written")
 
     def agent_pid(self) -> int | None:

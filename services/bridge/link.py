@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from urllib.parse import urlsplit
 
 import trio
 import trio_websocket
 
 from bus import bridge_wire as wire
 from bus.errors import PeerError
+from bus.listener import stranger
 
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 1.0
@@ -29,6 +31,10 @@ async def converse(
 
     ``connected`` is called once it is open; ``sending`` runs beside it and is cancelled at its end.
     """
+    where = urlsplit(url)
+    uid = stranger(where.hostname or "", where.port or 0)
+    if uid is not None:  # it would be told the token, and could answer the agent's questions
+        return f"a program of another user (uid {uid}) listens at {where.netloc}, where ingest was"
     reason = ""
     try:
         async with _opened(url, token) as socket, trio.open_nursery() as nursery:

@@ -10,8 +10,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import paho.mqtt.client as mqtt
 import pytest
 import trio
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from bus import topics as t
 from bus.acl import Role, User, acl_file, check_digest, digest_passwords, mosquitto_hash, read_digests, rights
@@ -156,6 +158,50 @@ def test_nobody_hears_or_says_anything_beside_the_table(
     heard, _ = listening.communicate(timeout=60)
     table = {line for line in heard.decode().split() if t.find(line.removeprefix(PREFIX)) is None}
     assert table == set()
+
+
+def test_a_last_will_says_nothing_that_its_user_may_not_say(broker: RunningBroker) -> None:
+    decision, allowed = "approvals/x/decision", "services/ingest/status"
+
+    async def main() -> None:
+        async with connected(client(broker, "witness")) as witness:
+            witness.all_ears()
+            await witness.subscriptions_stand()
+            for username, topic in (("viewer", decision), ("service-ingest", allowed)):
+                await trio.to_thread.run_sync(dies, broker, username, PREFIX + topic)
+            await eventually(lambda: PREFIX + allowed in witness.heard)  # the later will of the two
+            assert PREFIX + decision not in witness.heard
+
+    trio.run(main)
+
+
+def dies(broker: RunningBroker, username: str, topic: str) -> None:
+    """A client with a last will whose connection breaks once the broker has let it in."""
+    one = mqtt.Client(CallbackAPIVersion.VERSION2)
+    one.username_pw_set(username, broker.passwords[username])
+    one.will_set(topic, "x", qos=1)
+    one.connect(broker.host, broker.port)
+    while not one.is_connected():
+        assert one.loop(1.0) is MQTTErrorCode.MQTT_ERR_SUCCESS
+    open_ = one.socket()
+    assert open_ is not None
+    open_.close()
+
+
+def test_client_ids_cannot_be_guessed(broker: RunningBroker) -> None:
+    """Who comes with another's id takes its place: a viewer could keep a service off the bus."""
+
+    async def main() -> set[str]:
+        ids = set()
+        for _ in range(3):
+            async with connected(client(broker, "service-ingest")) as bus:
+                assert bus._client is not None
+                ids.add(bus._client._client_id.decode().rpartition("-")[2])
+        return ids
+
+    ids = trio.run(main)
+    assert len(ids) == 3
+    assert {len(bytes.fromhex(one)) for one in ids} == {6}
 
 
 def outside(program: str, broker: RunningBroker, username: str, password: str | None = None) -> list[str]:

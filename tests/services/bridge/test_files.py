@@ -59,6 +59,7 @@ def test_what_is_kept_belongs_to_a_process(session: Session, folder: SessionDir)
     assert folder.load() == Kept(process=1)
     kept = Kept(process=1, written=3, kept=9, unwritable=[(2, "why")])
     folder.save(kept)
+    assert (session.path / "written").stat().st_mode & 0o077 == 0, "whatever the umask"
     assert SessionDir(session.path).load() == kept
     session.launch("obedient")
     assert SessionDir(session.path).load() == Kept(process=2)

@@ -40,6 +40,7 @@ def test_our_own_broker_is_looked_up_at_every_attempt(home: Home) -> None:
             "hunter2",
         )
         assert found.password_hint == str(home.path / "secrets/bus/operator")
+        assert found.own, "the password is told to a program of ours alone"
 
 
 def test_at_an_external_broker_all_come_as_one_user(home: Home, tmp_path: Path) -> None:
