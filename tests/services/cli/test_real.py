@@ -48,8 +48,9 @@ class Broker:
         self.home.update_endpoints("bus", {"host": "127.0.0.1", "port": self.port, "ws_port": 1})
         self.home.write_secret("bus/operator", "x")
         config = folder / "mosquitto.conf"
+        # as root it would become another user, and be told nothing (bus.listener); else the line is ignored
         config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 10000\n"
+            f"user root\nlistener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 10000\n"
         )
         assert MOSQUITTO, "mosquitto is not installed: `make setup-dev` installs it, or says what to type"
         self.process = subprocess.Popen([MOSQUITTO, "-c", str(config)], stderr=subprocess.DEVNULL)
