@@ -16,13 +16,18 @@ from services.ingest.hook_model import AnswerHook
 from services.ingest.hook_wire import Hook
 from services.ingest.model import Callback
 from services.ingest.step import Step, short_hash
+from services.ingest.wire import WireError
 
 
 def before(step: Step, hook: Hook, number: int) -> str | None:
-    """Have the gate judge a call. Returns the request id; None: there is nothing to wait for."""
+    """Have the gate judge a call. Returns the request id; None: there is nothing to wait for. Raises
+    `WireError` for a call that cannot be judged.
+    """
     r = step.r
-    if not hook.tool_use_id or not hook.tool_name or len(r.callbacks) >= questions.MAX_OPEN:
-        return None
+    if not hook.tool_use_id or not hook.tool_name:
+        raise WireError("a tool call without a name or an id")
+    if len(r.callbacks) >= questions.MAX_OPEN:
+        raise WireError(f"{questions.MAX_OPEN} tool calls wait for the gate")
     request_id = "pre-" + short_hash(hook.session_id, hook.tool_use_id)
     if request_id in r.callbacks:
         return None

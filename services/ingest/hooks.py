@@ -72,6 +72,7 @@ class Hooks(Registry):
                     waits = hook_rules.before(step, hook, number)
         except WireError:
             self.malformed += 1
+            nothing = [AnswerHook(number, hook_wire.unread(hook.hook_event_name))]
         if waits is not None:
             self._numbers[number] = (r.uid, waits)
             nothing = []

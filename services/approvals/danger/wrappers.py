@@ -225,8 +225,10 @@ def _all_that_may_run(said: Sequence[Word], finding: str) -> Inner:
     for position in range(1, len(said)):
         text = said[position].text
         if re.search(r"[\s;|&`]|\$\(", text):
-            if len(scripts) < MAX_SCRIPTS and re.search(r"\w", text):
+            if re.search(r"\w", text):
                 scripts.append(_LEADING.sub("", text))
-        elif name_of(text) in known.NAMES and len(runs) < MAX_RUNS:
+        elif name_of(text) in known.NAMES:
             runs.append(Run(tuple(said[position:])))
-    return Inner(tuple(runs), tuple(scripts), finding)
+    if len(runs) > MAX_RUNS or len(scripts) > MAX_SCRIPTS:
+        finding = "too_much"
+    return Inner(tuple(runs[:MAX_RUNS]), tuple(scripts[:MAX_SCRIPTS]), finding)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bus import messages as m
 from bus.errors import RefusedError
 from bus.ids import approval_id
-from services.ingest import hook_wire, presence
+from services.ingest import hook_wire, presence, questions
 from services.ingest.hook_model import Presence, PressKey, TypeIn
 from services.ingest.wire import WireError
 from tests.services.ingest.hook_support import CONVERSATION, HookPlay, recorded_hooks
@@ -545,3 +545,17 @@ def test_a_call_that_cannot_be_read_is_for_a_person() -> None:
     said = json.loads(hook_wire.unread("PreToolUse"))["hookSpecificOutput"]
     assert said["permissionDecision"] == "ask"
     assert hook_wire.unread("PostToolUse") == "{}"
+
+
+def test_a_call_that_cannot_be_judged_is_for_a_person(
+    external: HookPlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play = external
+    play.gate = None
+    monkeypatch.setattr(questions, "MAX_OPEN", 1)
+    call: dict[str, Any] = {"tool_name": "Bash", "tool_input": {}}
+    play.post("PreToolUse", **call, tool_use_id="toolu_1")
+    others: list[dict[str, Any]] = [{"tool_use_id": "toolu_2"}, {}]
+    for more in others:
+        said: Any = play.answer_to(play.post("PreToolUse", **call, **more))
+        assert said["hookSpecificOutput"]["permissionDecision"] == "ask"
