@@ -57,8 +57,13 @@ class Running:
         return [process for of, process in self._amounts if of == uid]
 
 
+DEAREST = {"opus": "claude-opus-4-1", "sonnet": "claude-sonnet-4-5", "haiku": "claude-haiku-4-5"}
+"""Of each family of Claude, a model that no other of it was dearer than: what a new one may cost."""
+
+
 def amount(data: m.CostRunning, price: Price, at: datetime) -> int:
-    """What a running turn has cost. Models without a price count nothing until the turn's report.
+    """What a running turn has cost. A model of Claude without a price counts as the dearest of its family:
+    the turn's report says what it was. Any other without a price counts nothing until then.
 
     Raises `PeerError` for what cannot be.
     """
@@ -67,10 +72,18 @@ def amount(data: m.CostRunning, price: Price, at: datetime) -> int:
             return money.from_text(data.spent_usd)
     except ValueError as error:
         raise PeerError("bad_request", str(error)) from None
-    found = sum(price(model, at, _use(usage)) or 0 for model, usage in data.usage.items())
+    found = sum(_priced(model, at, _use(usage), price) for model, usage in data.usage.items())
     if not 0 <= found <= money.MAX_REPORTED:
         raise PeerError("bad_request", "the tokens of this turn cost more than can be")
     return found
+
+
+def _priced(model: str, at: datetime, use: Use, price: Price) -> int:
+    known = price(model, at, use)
+    if known is None and "claude" in model:
+        like = next((name for family, name in DEAREST.items() if family in model), None)
+        known = price(like, at, use) if like is not None else None
+    return known or 0
 
 
 def _use(said: m.RunningUsage) -> Use:

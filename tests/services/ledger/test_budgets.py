@@ -389,6 +389,16 @@ def test_the_budget_that_is_proposed_would_do() -> None:
     assert float(text.rpartition(" ")[2].rstrip("`")) > 1 / 15
 
 
+def test_a_model_that_is_newer_than_the_price_table_counts_as_the_dearest_of_its_family() -> None:
+    world = World()
+    world.open(budget_usd=1.0)
+    million = m.RunningUsage(input=1_000_000)
+    for model, dollars in (("claude-opus-99", 15), ("claude-haiku-99", 1), ("opus-of-another", 0)):
+        world.running(None, usage={model: million})
+        assert world.ledger.node.running == dollars * money.PICO
+    assert [hold.held for hold in world.holds()][:1] == [True]
+
+
 def test_what_is_left_to_spend() -> None:
     """For ingest, which keeps to it while the ledger is away."""
     world = World()
