@@ -70,6 +70,18 @@ def usd(amount: float | None) -> str:
     return f"${amount:,.2f}" if amount == 0 or abs(amount) >= 1 else f"${amount:.4f}"
 
 
+def short(count: int) -> str:
+    """A number of things in six characters at most: 9,999, then 10.0k, 2.5M, 18.0G."""
+    if abs(count) < 10_000:
+        return f"{count:,}"
+    value = float(count)
+    for unit in ("k", "M", "G"):
+        value /= 1000
+        if abs(value) < 999.95:
+            return f"{value:.1f}{unit}"
+    return f"{value / 1000:,.1f}T"
+
+
 def size(count: float) -> str:
     """Bytes, in binary units."""
     for unit in ("B", "KiB", "MiB", "GiB"):

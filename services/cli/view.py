@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bus import messages as m
-from services.cli.text import ago, clean, named, one_line, size, span, usd
+from services.cli.text import ago, clean, named, one_line, short, size, span, usd
 
 STATUS_STYLE = {
     "working": "cyan", "waiting_approval": "bold yellow", "waiting_input": "green", "ready": "green",
@@ -107,10 +107,10 @@ def costs(total: m.LedgerTotal | None, rows: Sequence[m.LedgerSession]) -> Table
             usd(row.budget_usd),
             usd(row.remaining_usd),
             one_line(row.level),
-            str(row.turns),
-            f"{row.tokens.input:,}",
-            f"{row.tokens.output:,}",
-            f"{row.tokens.cache_read:,}",
+            short(row.turns),
+            short(row.tokens.input),
+            short(row.tokens.output),
+            short(row.tokens.cache_read),
             Text(one_line(", ".join(sorted(row.by_model)))),
         )
     return made

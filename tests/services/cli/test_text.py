@@ -67,3 +67,21 @@ def test_usd(amount: float | None, shown: str) -> None:
 
 def test_size() -> None:
     assert text.size(40 * 2**20) == "40 MiB"
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "0"),
+        (9_999, "9,999"),
+        (10_000, "10.0k"),
+        (999_949, "999.9k"),
+        (999_950, "1.0M"),
+        (18_000_000, "18.0M"),
+        (2_460_000_000, "2.5G"),
+        (10**13, "10.0T"),
+        (-12_345, "-12.3k"),
+    ],
+)
+def test_numbers_of_things_fit_their_column(count: int, said: str) -> None:
+    assert text.short(count) == said
