@@ -143,7 +143,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 def test_an_interactive_session_from_trust_to_end(desk: Desk) -> None:
-    """Trust, prompts, approvals and questions from the bus and at the screen, expiry, rules, end."""
+    """Trust, prompts, approvals and questions from the bus and at the screen, expiry, rules, budget, end."""
     desk.seed(trusted=False)
     stack, cwd = desk.stack, desk.cwd
     with stack.recorder() as recorder:
@@ -270,6 +270,13 @@ def test_an_interactive_session_from_trust_to_end(desk: Desk) -> None:
         state = desk.until("loose", "waiting_input")
         assert (state["model"], state["permission_mode"]) == ("claude-sonnet-4-6", "acceptEdits")
         assert "Which colour?" in state["last_message"], "it goes on with the conversation"
+
+        stack.pointsman("send", "loose", "STREAM 2000 50")
+        eventually(lambda: "w9 w10" in desk.shown("loose"), "it speaks", PATIENCE_S)
+        stack.pointsman("budget", "loose", "0.001")
+        assert desk.until("loose", "waiting_input")["blocked"]["by"] == "budget"
+        refused = stack.pointsman("send", "loose", "SAY more", check=False)
+        assert refused["error"]["code"] == "budget_exhausted"
 
 
 def test_an_external_session_and_expiry_and_pointsman_down(desk: Desk) -> None:
