@@ -99,9 +99,6 @@ def test_memory_runs_short_and_a_service_hangs(site: Site) -> None:
     stack, grow = site.stack, site.work / "grow"
     (site.work / "hog.py").write_text(HOG)
     with stack.recorder() as recorder:
-        hung = stack.service_pid("ledger")
-        eventually(lambda: recorder.last("services/ledger/health"), "the ledger beats")
-        os.kill(hung, signal.SIGSTOP)
         site.open("idle")
         stack.pointsman("send", "idle", "SAY the word is marigold")
         eventually(lambda: recorder.all("sessions/idle/events/result"), "a result of idle")
@@ -160,6 +157,9 @@ def test_memory_runs_short_and_a_service_hangs(site: Site) -> None:
         phases = [e["phase"] for e in recorder.all("sessions/idle/events/prompt") if e["text"] == "RECALL"]
         assert phases == ["queued", "delivered"]
 
+        hung = stack.service_pid("ledger")  # only now: while it is away, ingest holds what has no known budget
+        eventually(lambda: recorder.last("services/ledger/health"), "the ledger beats")
+        os.kill(hung, signal.SIGSTOP)
         site.told(recorder, "service_stale", "ledger")
         assert "no heartbeat for" in site.told(recorder, "service_restarted", "ledger")["reason"]
         stack.wait_online()
