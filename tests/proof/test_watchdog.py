@@ -157,14 +157,13 @@ def test_memory_runs_short_and_a_service_hangs(site: Site) -> None:
         phases = [e["phase"] for e in recorder.all("sessions/idle/events/prompt") if e["text"] == "RECALL"]
         assert phases == ["queued", "delivered"]
 
-        hung = stack.service_pid("ledger")  # only now: while it is away, ingest holds what has no known budget
+        hung = stack.service_pid("ledger")  # only now: without it no budget is known
         eventually(lambda: recorder.last("services/ledger/health"), "the ledger beats")
         os.kill(hung, signal.SIGSTOP)
         site.told(recorder, "service_stale", "ledger")
         assert "no heartbeat for" in site.told(recorder, "service_restarted", "ledger")["reason"]
+        eventually(lambda: not psutil.pid_exists(hung), "SIGKILL for what does not heed SIGTERM", 60)
         stack.wait_online()
-        assert stack.service_pid("ledger") != hung
-        assert not psutil.pid_exists(hung)
         assert site.metric('pointsman_service_restarts_total{name="ledger"}') == 1
         others = [e for e in recorder.all("watchdog/events") if e.get("service") not in (None, "ledger")]
         assert others == [], "nobody else was ended"
