@@ -8,8 +8,8 @@ that is kept to here:
 |---|---|---|
 | no limit that stops it (or it is external) | any | goes on |
 | some dollars | its agent tells it | goes on until it has spent them, then it is held |
-| some dollars | its agent tells none, or began anew since | held |
-| never heard of it (younger than the silence) | any | held |
+| some dollars | its agent tells none, or began anew since | held after `BLIND_S` |
+| never heard of it (younger than the silence) | any | held after `BLIND_S` |
 
 The node's budgets are one purse: what all sessions have spent since the last word comes out of it. Held is as
 by an exhausted budget (`holds`), but prompts are refused as ``unavailable``: what is wrong is the ledger. The
@@ -17,7 +17,9 @@ next word of the ledger, whatever it says, releases; from then on its own holds 
 
 Silence is what `passed` adds up, in small steps, so that a process that stood still, or a clock that was set,
 does not count as one. `SILENT_S`: the ledger says it every 5 s, and when it is killed it is there again
-after 1 to 2 s, on a busy machine 8; so nobody notices that, and a message or two may be late.
+after 1 to 2 s, on a busy machine 8; so nobody notices that, and a message or two may be late. `BLIND_S`: one
+that hangs is noticed after 25 s, stopped after 3 more, and back within 40; for that nobody is interrupted who
+may have spent nothing at all.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from services.ingest.holds import CONTROLLED
 from services.ingest.model import Record
 
 SILENT_S = 15.0
+BLIND_S = 60.0
 STEP_S = 1.0  # the most that one step counts
 ADVICE = "`pointsman health` and `pointsman logs ledger` tell why; when it is back this goes on by itself"
 
@@ -80,15 +83,16 @@ class Allowances:
         """Why the session has to be held while the ledger is silent; None: it need not be."""
         if r.kind == "external":
             return None
-        why = f"the ledger, which watches the budgets, has been silent for more than {SILENT_S:g} s"
+        why = f"the ledger, which watches the budgets, has been silent for {self.silent_s:.0f} s"
         known = self._by_uid.get(r.uid)
+        blind = self.silent_s >= BLIND_S
         if known is None:
-            return f"{why}, and does not know {r.session} yet. {ADVICE}"
+            return f"{why}, and does not know {r.session} yet. {ADVICE}" if blind else None
         if known.left is None:
             return None
         spent = self._spent(r)
         if spent is None:
-            return f"{why}, and only it knows what {r.session} spends. {ADVICE}"
+            return f"{why}, and only it knows what {r.session} spends. {ADVICE}" if blind else None
         if spent < known.left and (self._node is None or spent_by_all < self._node):
             return None
         return f"{why}, and what it had left to spend is spent. {ADVICE}"

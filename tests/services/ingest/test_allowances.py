@@ -9,7 +9,7 @@ import pytest
 
 from bus import messages as m
 from bus.errors import RefusedError
-from services.ingest.allowances import SILENT_S, STEP_S, Allowances
+from services.ingest.allowances import BLIND_S, SILENT_S, STEP_S, Allowances
 from services.ingest.model import Cost, Running
 from tests.services.ingest.support import INIT, START, UID, Play, created, frame, result
 from tests.services.ingest.test_holds import hold, interrupts, prompt, prompts
@@ -68,9 +68,11 @@ def test_the_table(
     table.heard(m.LedgerAllowances(node_usd=None, sessions=known, at=START), [record], retained=False)
     record.running = Running(told=spent)
     record.process += not same_process
-    why = table.refused(record, Decimal(0))
-    blind = left not in (None, NEVER) and not (tells and same_process)
-    assert (why is not None) == (held or blind)
+    blind = left is not None and (left == NEVER or not (tells and same_process))
+    table.silent_s = SILENT_S
+    assert (table.refused(record, Decimal(0)) is not None) == (held and not blind)
+    table.silent_s = BLIND_S
+    assert (table.refused(record, Decimal(0)) is not None) == (held or blind)
     record.kind = "external"
     assert table.refused(record, Decimal(0)) is None
 
@@ -85,6 +87,7 @@ def test_the_nodes_budgets_are_one_purse(tmp_path: Path, node: float | None, hel
     table = Allowances()
     left = {record.uid: node for record in records}
     table.heard(m.LedgerAllowances(node_usd=node, sessions=left, at=START), records, retained=False)
+    table.silent_s = SILENT_S
     for record in records:
         record.running.told = "0.1"
     assert table.spent_since(records) == Decimal("0.3")
@@ -150,7 +153,9 @@ def test_an_agent_that_tells_no_figure_is_stopped_and_an_open_question_with_it(p
     word(play, 5.0)
     works(play)
     play.record.tells_cost = False
-    silence(play)
+    silence(play, BLIND_S - STEP_S)
+    assert interrupts(play) == 0, "one that hangs is back by then"
+    silence(play, STEP_S)
     assert interrupts(play) == 1
     play.say(frame(type="assistant", message={"id": "m", "content": "still here"}))
     assert interrupts(play) == 1
@@ -167,7 +172,7 @@ def test_what_no_budget_stops_goes_on(play: Play) -> None:
 
 def test_made_while_the_ledger_is_silent_waits_for_it(play: Play) -> None:
     word(play, None)
-    silence(play)
+    silence(play, BLIND_S)
     play.fact(created("two", prompt="hello"), uid="01JE0000000000000000000000")
     silence(play, 1)
     two = play.core.named("two", None)
