@@ -180,6 +180,9 @@ class Attacker:
                     return struck
                 self.blows.append(Blow(time.time(), attack.target, attack.action, pid, session))
                 struck = True
+        supervisord = self._stack.supervisord
+        if supervisord is not None and supervisord.pid in pids and attack.action == KILL:
+            supervisord.wait()  # only then can it be seen that it has to be brought back
         return struck
 
     def _find(self, target: str) -> list[int]:

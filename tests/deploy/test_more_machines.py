@@ -78,8 +78,12 @@ def hub(tmp_path: Path) -> Iterator[tuple[ScriptedStack, Hub]]:
 
 def test_a_node_is_seen_and_commanded_through_the_hub(hub: tuple[ScriptedStack, Hub]) -> None:
     stack, board = hub
-    health = json.loads(eventually(lambda: board.read("pointsman/+/health"), "the node's health at the hub"))
-    assert health["services"]["ledger"] == "online"
+
+    def seen() -> bool:
+        health = board.read("pointsman/+/health")
+        return health is not None and json.loads(health)["services"]["ledger"] == "online"
+
+    eventually(seen, "the node's health at the hub")
     stack.open("one")
     with stack.recorder() as recorder:
         board.say("pointsman/proof/sessions/one/prompt", json.dumps({"id": "hub-1", "text": "SAY hello hub"}))

@@ -17,7 +17,7 @@ import pytest
 from tests.support.cli_versions import claude_path
 from tests.support.messages_api import MessagesApi
 from tests.support.real_cli import clean_env
-from tests.support.stack import Recorder, Stack, eventually
+from tests.support.stack import SERVICES, Recorder, Stack, eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -258,10 +258,15 @@ def test_kill_9_of_supervisord_doubles_nothing(main_leg: Leg) -> None:
     leg.open("orphan")
     stack.pointsman("send", "orphan", "BASH touch later.txt ;; SAY ok")
     approval = leg.pending("orphan")
+    theirs = {f"services.{name}" for name in SERVICES}
+    before = [p for p in stack.processes() if theirs & set(p.cmdline())]
+    assert len(before) == len(SERVICES)
     assert stack.supervisord is not None
     stack.supervisord.kill()
     stack.supervisord.wait()
-    stack.start()
+    stack.start(wait=False)
+    eventually(lambda: not set(before) & set(stack.processes()), "every service ends with its supervisor", 60)
+    stack.wait_online()
     services = [p for p in stack.processes() if any(part.startswith("services.") for part in p.cmdline())]
     names = [next(part for part in p.cmdline() if part.startswith("services.")) for p in services]
     assert len([n for n in names if n == "services.ingest"]) == 1, names

@@ -274,7 +274,12 @@ def test_an_interactive_session_from_trust_to_end(desk: Desk) -> None:
         stack.pointsman("send", "loose", "STREAM 2000 50")
         eventually(lambda: "w9 w10" in desk.shown("loose"), "it speaks", PATIENCE_S)
         stack.pointsman("budget", "loose", "0.001")
-        assert desk.until("loose", "waiting_input")["blocked"]["by"] == "budget"
+        eventually(
+            lambda: (desk.state("loose")["blocked"] or {}).get("by") == "budget",
+            "its budget holds it",
+            PATIENCE_S,
+        )
+        desk.until("loose", "waiting_input")
         refused = stack.pointsman("send", "loose", "SAY more", check=False)
         assert refused["error"]["code"] == "budget_exhausted"
 
