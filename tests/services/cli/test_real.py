@@ -150,6 +150,8 @@ def test_watch_ends_in_order(broker: Broker, how: signal.Signals, background: bo
     argv = [sys.executable, "-m", "services.cli", "watch"]
     if background:
         argv = ["/bin/sh", "-c", 'trap "" INT; exec "$0" "$@"', *argv]
+    else:
+        argv = ["env", "--default-signal=INT", *argv]  # these tests may be a background job themselves
     with subprocess.Popen(
         argv, env=broker.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
     ) as watch:
