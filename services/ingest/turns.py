@@ -254,6 +254,9 @@ def set_baseline(step: Step, cost: Cost | None = None) -> None:
     """The process is counted from here (None: from zero); prompts may go."""
     r = step.r
     r.cost, r.baseline = cost or Cost(), True
+    if cost is not None and cost in r.earlier:
+        # It stays among the newest: a process that is killed saves no total, and the next begins here, too.
+        r.earlier = [*(one for one in r.earlier if one != cost), cost]
     _post_cost(step, f"base-{short_hash(r.uid, r.process)}", r.cost, baseline=True)
     step.changed()
 

@@ -12,6 +12,7 @@ import pytest
 from bus import messages as m
 from bus.errors import RefusedError
 from services.ingest.states import Status
+from services.ingest.turns import RECENT_COSTS
 from tests.services.ingest.support import (
     INIT,
     UID,
@@ -337,6 +338,25 @@ def test_the_baseline_is_made_exact(play: Play) -> None:
     fact = play.facts("cost")[-1]
     assert (fact.baseline, fact.total_usd) == (True, "0.0067599999999999995")
     assert fact.models["claude-opus-5-5"].input == 3
+
+
+def test_the_baseline_stays_exact_however_often_the_agent_is_killed(play: Play) -> None:
+    """A killed process saves no total: all that follow begin at the last one that was saved."""
+    play.open()
+    play.initialize()
+    play.say(INIT, result("res-1", "0.098928"))
+    for process in range(2, 2 + 3 * RECENT_COSTS):
+        play.fact(m.AgentExited(process=process - 1, exit_code=-9, reason="x", final=False))
+        play.act(play.core.agent_gone(play.number, _exit(play), play.now))
+        play.fact(m.AgentStarted(process=process, resume="conv-1"))
+        play.journal = b""
+        play.connect(process=process)
+        init, base = play.record.requests
+        play.respond(init, {})
+        play.respond(base, {"text": "Estimated cost:        $0.0989\nTotal duration"})
+        fact = play.facts("cost")[-1]
+        assert (fact.baseline, fact.total_usd) == (True, "0.098928")
+        play.say(INIT, result(f"res-{process}", f"0.2{process:03}"))
 
 
 def test_without_an_answer_the_baseline_is_zero_after_three_seconds(play: Play) -> None:
