@@ -132,14 +132,13 @@ class Mailbox:
         rows = self._db.execute(
             "SELECT n, id, payload FROM outbox WHERE owner = ? ORDER BY n LIMIT ?", (owner, WINDOW)
         ).fetchall()
-        previous: str | None
         line.last, line.waiting = None, len(rows)
         line.fresh = [] if len(rows) < WINDOW else None
         for n, fact_id, payload in rows:
-            previous, line.last = line.last, fact_id
             if n > line.handed:
                 line.handed = n
-                yield _after(payload, previous)
+                yield _after(payload, line.last)
+            line.last = fact_id
 
     def acknowledged(self, owner: str, ack: m.Ack, now: datetime) -> list[m.Refused]:
         """The owner has kept these. Returns those it refused and that were now set aside."""
@@ -158,7 +157,7 @@ class Mailbox:
                 aside.append(refused)
         line = self._lines.get(owner)
         if line is not None:
-            line.waiting -= max(0, gone) + len(aside)
+            line.waiting -= gone + len(aside)
             if line.last in ack.ids or any(refused.id == line.last for refused in aside):
                 line.last = None  # and so all before it: they are dealt with in order
         return aside

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,9 @@ def budget(stack: Stack, recorder: Recorder, command: str, usd: float) -> None:
     eventually(told, "the ledger answers")
 
 
-def test_a_turn_of_the_real_cli_is_stopped_within_itself(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def real(tmp_path: Path) -> Iterator[tuple[MessagesApi, Stack, Recorder, Path]]:
+    """The real CLI with a scripted model, and a directory to work in."""
     user_home, cwd = tmp_path / "user", tmp_path / "work"
     user_home.mkdir()
     cwd.mkdir()
@@ -55,6 +58,11 @@ def test_a_turn_of_the_real_cli_is_stopped_within_itself(tmp_path: Path) -> None
         Stack(tmp_path / "home", clean_env(user_home, api.url), **settings) as stack,
         stack.recorder() as recorder,
     ):
+        yield api, stack, recorder, cwd
+
+
+def test_a_turn_of_the_real_cli_is_stopped_within_itself(tmp_path: Path) -> None:
+    with real(tmp_path) as (api, stack, recorder, cwd):
         model = ("--model", "claude-sonnet-4-6")
         stack.pointsman("new", "loop", "--cwd", str(cwd), "--budget", str(BUDGET_USD), *model)
         loop = " ;; ".join(["STREAM 20 20 ;; READ a.txt"] * CALLS)
@@ -95,16 +103,7 @@ def test_a_turn_of_the_real_cli_is_stopped_within_itself(tmp_path: Path) -> None
 
 def test_a_turn_is_stopped_while_the_ledger_hangs(tmp_path: Path) -> None:
     """The ledger stands still from before the budget is used up: its last word is kept to in its stead."""
-    user_home, cwd = tmp_path / "user", tmp_path / "work"
-    user_home.mkdir()
-    cwd.mkdir()
-    (cwd / "a.txt").write_text("hello\n")
-    settings = {"POINTSMAN_BUS_BROKER": "mosquitto", "POINTSMAN_AGENT_CLAUDE": str(claude_path("2.1.329"))}
-    with (
-        MessagesApi() as api,
-        Stack(tmp_path / "home", clean_env(user_home, api.url), **settings) as stack,
-        stack.recorder() as recorder,
-    ):
+    with real(tmp_path) as (api, stack, recorder, cwd):
         stack.pointsman("new", "loop", "--cwd", str(cwd), "--budget", "0.4", "--model", "claude-sonnet-4-6")
         uid = recorder.last("sessions/loop/state")["uid"]  # type: ignore[index]  # it is there
 

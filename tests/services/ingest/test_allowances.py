@@ -17,14 +17,6 @@ from tests.services.ingest.test_holds import hold, interrupts, prompt, prompts
 NEVER = "never heard of"
 
 
-@pytest.fixture
-def play(tmp_path: Path) -> Play:
-    play = Play(tmp_path / "ingest.sqlite")
-    play.open()
-    play.initialize()
-    return play
-
-
 def word(play: Play, left: float | None, node: float | None = None, *, retained: bool = False) -> None:
     said = m.LedgerAllowances(node_usd=node, sessions={UID: left}, at=play.now)
     play.act(play.core.ledger_said(said, play.now, retained=retained))

@@ -16,14 +16,6 @@ from tests.services.ingest.support import INIT, Play, can_use, frame, result
 SPENT = "one has spent 0.02 of 0.01 dollars"
 
 
-@pytest.fixture
-def play(tmp_path: Path) -> Play:
-    play = Play(tmp_path / "ingest.sqlite")
-    play.open()
-    play.initialize()
-    return play
-
-
 def hold(play: Play, held: bool = True, **more: Any) -> None:
     play.fact(m.BudgetHold(session="one", held=held, scope="session", message=SPENT, **more))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,14 +18,6 @@ from services.ingest.wire import MAX_ID_CHARS
 from tests.services.ingest.support import INIT, Play, can_use, result
 
 LONG = "A" * (MAX_PAYLOAD_BYTES + 1000)
-
-
-@pytest.fixture
-def play(tmp_path: Path) -> Play:
-    play = Play(tmp_path / "ingest.sqlite")
-    play.open()
-    play.initialize()
-    return play
 
 
 def largest(play: Play) -> int:
