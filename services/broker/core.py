@@ -94,12 +94,22 @@ def mosquitto_conf(settings: Settings) -> str:
     if settings.as_root:
         lines.append("user root")  # else it becomes another user, who may not read files of 0600
     for listener in settings.listeners:
-        lines += ["", f"listener {listener.port} {listener.host}"]
         if listener.websockets:
-            lines.append("protocol websockets")
+            lines += ["", *_websockets(listener)]
+        else:
+            lines += ["", f"listener {listener.port} {listener.host}"]
         if listener.certificate is not None:
             lines += [f"certfile {listener.certificate}", f"keyfile {listener.key}"]
     return "\n".join(lines) + "\n"
+
+
+def _websockets(listener: Listener) -> list[str]:
+    """Its lines. mosquitto 2.0.11 (Debian 12) with an IPv4 address listens on every address of the machine,
+    unless it is told to speak IPv4 only; with a name it listens nowhere, and says nothing of it.
+    """
+    host = "127.0.0.1" if listener.host == "localhost" else listener.host
+    lines = [f"listener {listener.port} {host}", "protocol websockets"]
+    return lines if ":" in host else [*lines, "socket_domain ipv4"]
 
 
 def amqtt_conf(settings: Settings) -> str:

@@ -59,7 +59,10 @@ def test_mosquitto_lets_in_nobody_unknown_and_keeps_nothing(as_root: bool) -> No
         "listener 9001 127.0.0.1",
     ):
         assert line in lines
-    assert lines[lines.index("listener 9001 127.0.0.1") + 1] == "protocol websockets"
+    assert lines[lines.index("listener 9001 127.0.0.1") + 1 :] == [
+        "protocol websockets",
+        "socket_domain ipv4",
+    ]
     assert ("user root" in lines) == as_root
 
 

@@ -106,6 +106,15 @@ def accepts(port: int) -> bool:
         return False
 
 
+def listening(process: psutil.Process) -> set[tuple[str, int]]:
+    """Where it waits for connections."""
+    return {
+        (each.laddr.ip, each.laddr.port)
+        for each in process.net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    }
+
+
 def wait(condition: Callable[[], object], why: Callable[[], str]) -> None:
     deadline = time.monotonic() + START_S
     while not condition():
@@ -144,16 +153,22 @@ async def talk(address: Callable[[], BusAddress]) -> str:
                     return "online"
 
 
-@KINDS
-def test_it_carries_the_bus_and_ends_in_order(service: Callable[..., Service], kind: str) -> None:
-    it = service(bus_broker=kind)
+@pytest.mark.parametrize(
+    ("kind", "host"), [("mosquitto", "127.0.0.1"), ("mosquitto", "localhost"), ("amqtt", "127.0.0.1")]
+)
+def test_it_carries_the_bus_on_this_machine_alone_and_ends_in_order(
+    service: Callable[..., Service], kind: str, host: str
+) -> None:
+    it = service(bus_broker=kind, bus_host=host)
     endpoints = it.up()
     assert endpoints["broker"] == kind
     assert trio.run(talk, it.address()) == "online"
-    assert accepts(endpoints["ws_port"])
+    wait(lambda: accepts(endpoints["ws_port"]), it.log)
     child = it.child()
-    assert it.end() == 0
     assert child is not None
+    assert {ip for ip, _ in listening(child)} <= {"127.0.0.1", "::1"}
+    assert {port for _, port in listening(child)} == {endpoints["port"], endpoints["ws_port"]}
+    assert it.end() == 0
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
     for path in [*it.home.rglob("*")]:
         assert path.stat().st_mode & 0o077 == 0, path
