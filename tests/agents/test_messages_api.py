@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from services.demo import script
+from services.demo.scripted import script
 from tests.support.cli_versions import claude_path
 from tests.support.messages_api import MessagesApi
 from tests.support.real_cli import STDIO_ARGS, StdioAgent, clean_env, is_type

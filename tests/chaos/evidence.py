@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.demo import script
+from services.demo.scripted import script
 from tests.chaos.look import Look
 
 Row = dict[str, Any]

@@ -1,8 +1,8 @@
 """A scripted Anthropic Messages API on loopback: the real Claude Code CLI runs against it, offline and for
 nothing.
 
-The last prompt of a conversation says what the model does (`services/demo/script.py`). The answer follows
-from the request alone, so a resumed conversation goes on, and two servers give the same answers.
+The last prompt of a conversation says what the model does (`services/demo/scripted/script.py`). The answer
+follows from the request alone, so a resumed conversation goes on, and two servers give the same answers.
 
 It keeps its own bill, as a witness that shares no code with what the CLI or Pointsman count. A bill is
 
@@ -36,7 +36,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from services.demo import script
+from services.demo.scripted import script
 
 Price = tuple[int, int, int, int, int]
 """(input, output, cache read, cache write 5 min, cache write 1 h) in 10^-12 dollars a token."""

@@ -7,7 +7,7 @@ from genai_prices import Usage, calc_price
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.demo import script
+from services.demo.scripted import script
 from services.ledger.model import Use
 from services.ledger.prices import Prices
 

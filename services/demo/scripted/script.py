@@ -23,7 +23,7 @@ with a tool is followed by `RESULT: <what the tool said>`. A prompt without a ke
 `HELP`.
 
 `reply(messages)` works from the conversation alone, so a resumed conversation goes on where it stood. The
-same module serves the agent (`agent.py`) and the scripted Messages API of the tests. It imports nothing but
+same module serves the scripted agent and the scripted Messages API of the tests. It imports nothing but
 `json` and `re`.
 """
 

@@ -1,0 +1,18 @@
+"""The scripted agent, in parts. `services/demo/agent.py` starts it.
+
+It is started by the dozen (demo, load tests), and as a file: then this folder is the package `scripted`,
+and the package `services`, whose imports cost more than the whole agent, is not wanted. Therefore the parts
+name each other relatively, and import little of the standard library: no `typing`, `pathlib`, `asyncio`,
+`subprocess`, `uuid` or `argparse` (`python -X importtime` shows why).
+
+It is one thread and one `poll` (`loop`). A turn (`turn`) is a generator that yields what it waits for:
+
+| it yields | and is sent |
+|---|---|
+| `("sleep", seconds)` | nothing |
+| `("answer", request_id, timeout_s)` | the host's answer, `None` when it came not in time (`host`) |
+| `("child", child)` | exit code and output of the command (`child`) |
+
+What the parts share is the session (`session`): the host that it talks to, the conversation, the bill, the
+hooks. `script` is the language in which a prompt says what the "model" does.
+"""
