@@ -49,9 +49,10 @@ class _Stop:
 
 def _show(stack: DemoStack) -> None:
     for verb in ("ls", "approvals", "cost"):
-        print(f"\n$ pointsman {verb}\n{stack.pointsman(verb).stdout}", flush=True)
+        print(f"\n$ pointsman {verb}", flush=True)
+        stack.show(verb)
     print(
-        "One session waits for your yes. In another terminal:\n\n"
+        "\nOne session waits for your yes. In another terminal:\n\n"
         f"  alias pointsman='POINTSMAN_CONFIG={stack.config} {BIN / 'pointsman'}'\n"
         "  pointsman approvals            # what is asked\n"
         "  pointsman approve --oldest     # say yes: the command runs\n"

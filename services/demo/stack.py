@@ -107,6 +107,10 @@ class DemoStack:
             check=False,
         )
 
+    def show(self, *arguments: str) -> None:
+        """What the command shows, where the demo itself is shown: it is as wide, and has its colours."""
+        subprocess.run([str(BIN / "pointsman"), *arguments], env=self._environment, check=False)
+
     def open_sessions(self) -> None:
         """One that answers, one that talks, one that asks; returns when the last waits for its approval.
 
