@@ -253,6 +253,7 @@ class Shell:
                 continue
             refused = wire.check_input_line(asked.data)
             line = asked.data.encode("utf-8", "replace") + b"\n"
+            place = self._window.place()  # a quick agent's answer stands in the journal before we go on
             try:
                 await self._until_written(self._pipe, line if refused is None else b"")
             except TooLongError as error:
@@ -265,7 +266,7 @@ class Shell:
                 self._happened(model.NotWritten(asked.n, refused))
                 continue
             self._happened(model.Wrote(asked.n, len(line)))
-            self._window.written(line)
+            self._window.written(line, place)
             self._poured.set()
 
     async def _until_written(self, pipe: AgentPipe, line: bytes) -> None:

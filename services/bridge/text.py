@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 
@@ -18,6 +19,7 @@ CYAN = "\x1b[36m"
 _HARMFUL = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
+_NO_WIDTH = ("Mn", "Me", "Cf")  # marks on the character before, joiners
 _PARTS = re.compile(r"\n| +|[^ \n]+")
 
 
@@ -29,9 +31,12 @@ def harmless(text: str) -> str:
 
 
 def one_line(text: str, most: int) -> str:
-    """Harmless, on one line, at most ``most`` characters."""
+    """Harmless, on one line, at most ``most`` columns wide."""
     text = " ".join(harmless(text[: most * 4]).split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    if width_of(text) <= most:
+        return text
+    widths = itertools.accumulate(map(width_of, text))
+    return text[: sum(width < most for width in widths)] + "…"
 
 
 def _picture(match: re.Match[str]) -> str:
@@ -48,7 +53,11 @@ def width_of(text: str) -> int:
     if text.isascii():
         return len(text)
     return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        0
+        if unicodedata.category(char) in _NO_WIDTH
+        else 2
+        if unicodedata.east_asian_width(char) in "WF"
+        else 1
         for char in text
     )
 

@@ -62,13 +62,16 @@ class View:
         name = one_line(session, 63)
         program = one_line(argv[0].rpartition("/")[2], 40)
         rule = "─" * max(20, min(self.width, 100))
+        how = (
+            "This window shows the session; keys typed here do not reach the agent.\n"
+            f"Send: pointsman send {name} TEXT · stop the turn: pointsman interrupt {name} · "
+            "leave: Ctrl-b, then d"
+        )
         return (
             f"{DIM}{rule}{RESET}\n"
             f"{BOLD}{name}{RESET}  {program} in {one_line(cwd, 200)}\n"
-            f"{DIM}This window shows the session; keys typed here do not reach the agent.\n"
-            f"Send: pointsman send {name} TEXT · stop the turn: pointsman interrupt {name} · "
-            f"leave: Ctrl-b, then d{RESET}\n"
-            f"{DIM}{rule}{RESET}\n"
+            f"{DIM}{wrapped(how, self.width, '')}"
+            f"{rule}{RESET}\n"
         )
 
     def hint(self, session: str) -> str:

@@ -42,7 +42,7 @@ class Window:
         self._journal = -1
         self._at = 0
         self._piece = b""
-        self._lines: deque[tuple[int, bytes]] = deque()  # journal's size at that time, line to the agent
+        self._lines: deque[tuple[int, bytes]] = deque()  # its place in the journal, line to the agent
         self._wake = trio.Event()
         self._hint_after = 0.0
         self._ended: str | None = None
@@ -69,9 +69,13 @@ class Window:
         self._print(self._view.note(text))
         self._wake.set()
 
-    def written(self, line: bytes) -> None:
-        """The agent was given this line: shown after all that it had said before."""
-        self._lines.append((os.fstat(self._journal).st_size, line))
+    def place(self) -> int:
+        """Where a line belongs that the agent is given now: after all that it has said."""
+        return os.fstat(self._journal).st_size
+
+    def written(self, line: bytes, place: int) -> None:
+        """The agent was given this line."""
+        self._lines.append((place, line))
         self._wake.set()
 
     def wake(self) -> None:

@@ -35,7 +35,7 @@ async def approvals(world: World, _args: Namespace) -> int:
         return 0
     requests.sort(key=lambda request: order.get(request.id, len(order)))
     say(view.approvals(requests, world.now()))
-    say("\nYes: `pointsman approve ID`, no: `pointsman deny ID`, questions: `pointsman answer ID`.")
+    say("\n`pointsman approve ID` says yes, `deny ID` no; `answer ID` is for questions.")
     return 0
 
 

@@ -15,7 +15,11 @@ from pathlib import Path
 from services.tmux.model import Pane
 
 HISTORY_LINES = 5000  # per pane, about 1 MB at most: the conversation itself is kept by ingest
-WIDTH, HEIGHT = 120, 40  # until somebody attaches
+COLUMNS, LINES = (
+    80,
+    40,
+)  # until somebody attaches; what a bridge printed wider would break in a smaller terminal
+SCREEN_COLUMNS = 120  # of a program that draws itself anew at each size
 INSTALL = "install it: `sudo apt install tmux` (macOS: `brew install tmux`), then try again"
 
 _FORMAT = "|".join(
@@ -63,14 +67,21 @@ def says_no_server(error: str) -> bool:
 
 
 def new_window(
-    socket: Path | None, *, name: str, uid: str, process: int, cwd: str, program: Sequence[str]
+    socket: Path | None,
+    *,
+    name: str,
+    uid: str,
+    process: int,
+    cwd: str,
+    program: Sequence[str],
+    columns: int = COLUMNS,
 ) -> list[str]:
     """Start the server if need be, and a marked session in it, all in one go."""
     return [
         *base(socket),
         "start-server", ";", *_options(), ";",
         "new-session", "-d", "-P", "-F", "#{pane_id}", "-s", name, "-n", name, "-c", _literal(cwd),
-        "-x", str(WIDTH), "-y", str(HEIGHT), "--", *map(_literal, program), ";",
+        "-x", str(columns), "-y", str(LINES), "--", *map(_literal, program), ";",
         *_mark(f"={name}:", uid, process),
     ]  # fmt: skip
 

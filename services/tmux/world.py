@@ -128,6 +128,7 @@ class World:
         if pane is not None:
             await self._tmux(cli.respawn(socket, pane=pane, **more))  # type: ignore[arg-type]  # one dict for both
             return
+        more["columns"] = cli.SCREEN_COLUMNS if record.asked.kind == "interactive" else cli.COLUMNS
         try:
             await self._tmux(cli.new_window(socket, name=record.session, **more))  # type: ignore[arg-type]  # as above
         except TmuxError as error:

@@ -135,7 +135,8 @@ def test_the_header_and_the_dim_line_of_a_restart() -> None:
     first = plain(view.header("work", "/home/user/work", ["/usr/bin/claude", "-p"], again=False))
     assert "work  claude in /home/user/work" in first
     assert "pointsman send work TEXT" in first
-    assert "Ctrl-b, then d" in first
+    assert "Ctrl-b, then d" in " ".join(first.split())
+    assert all(width_of(line) <= 80 for line in first.splitlines())
     again = view.header("work", "/home/user/work", ["claude"], again=True)
     assert again.startswith("\x1b[2m· the bridge was started again")
     assert again.count("\n") == 1
@@ -171,7 +172,7 @@ def test_harmless_leaves_only_newlines_to_act(text: str) -> None:
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", safe)
     safe.encode()
     assert "\n" not in one_line(text, 40)
-    assert len(one_line(text, 40)) <= 40
+    assert width_of(one_line(text, 40)) <= 40
 
 
 @given(_text, st.lists(st.integers(0, 120), max_size=6), st.integers(20, 60))

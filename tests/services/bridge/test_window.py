@@ -36,9 +36,10 @@ def show(tmp_path: Path, before: bytes, line: bytes = b"", after: bytes = b"") -
     with journal.open("ab", buffering=0) as file, screen.open("ab") as out, journal.open("rb") as reading:
         window = Window(LAUNCH, tmp_path / "err.1", out=out.fileno(), keys=reading.fileno())
         window.start(reading.fileno(), 0, again=False)
+        place = window.place()
+        file.write(after)  # before it is known that the line was written: agents are quick
         if line:
-            window.written(line)
-        file.write(after)
+            window.written(line, place)
         window.close()
     return screen.read_text()
 

@@ -39,7 +39,7 @@ def test_a_new_window_is_marked_in_the_same_breath() -> None:
     assert words[5:6] == ["start-server"]
     assert words[words.index("new-session") :] == [
         "new-session", "-d", "-P", "-F", "#{pane_id}", "-s", "demo", "-n", "demo", "-c", "/work\\;",
-        "-x", "120", "-y", "40", "--", "run", "a\\;", ";",
+        "-x", "80", "-y", "40", "--", "run", "a\\;", ";",
         "set-option", "-p", "-t", "=demo:", "@pointsman_uid", "01ABC", ";",
         "set-option", "-p", "-t", "=demo:", "@pointsman_process", "2",
     ]  # fmt: skip
