@@ -50,7 +50,7 @@ def sight(shfmt: str | None = None, deadline_s: float = DEADLINE_S, limit_s: flo
         return tree
 
     remembered: dict[str, Tree] = {}
-    return Sight(parse, os.path.realpath, str(Path("~").expanduser()), spent, limit_s)
+    return Sight(parse, os.path.realpath, os.path.lexists, str(Path("~").expanduser()), spent, limit_s)
 
 
 def spent() -> float:

@@ -171,8 +171,8 @@ def _arguments(
             yield from paths.judge(word.text.partition("=")[2], "none", ground)
         if kind in ("prose", "skipped"):
             continue
-        if kind == "value" and "/" in word.text:
-            as_mode = mode
+        if kind in ("value", "other") and "/" in word.text:  # a place that an option names is at least read
+            as_mode = "read" if mode in ("list", "none") else mode
         if (kind == "load" and re.match(r"[{\[(]|\w+://", word.text)) or (
             kind == "operand" and mode == "run" and re.match(r"@[^/]*$|@[./~]", word.text)
         ):

@@ -12,7 +12,8 @@ from services.approvals.danger.words import Word
 class Options:
     """``entry`` says which options take the next word, and what their values are.
 
-    GNU programs take ``--checkpoint-act`` for ``--checkpoint-action``: an abbreviation counts as the option.
+    GNU programs take ``--checkpoint-act`` for ``--checkpoint-action``, and git ``--ha`` for ``--hard``: an
+    abbreviation counts as the option, however short.
     In a cluster (``-xvf``) every letter counts, also one that is a value in truth: that errs towards asking.
     """
 
@@ -22,6 +23,7 @@ class Options:
         self.operands: list[Word] = []
         self._letters: set[str] = set()
         self._longs: set[str] = set()
+        self._short_for: set[str] = set()  # what stood behind two dashes, and so may be an abbreviation
         self._parts: list[tuple[Word, str]] = []
         self.joined = " ".join(word.text for word in words)
         self._read()
@@ -53,12 +55,13 @@ class Options:
         bare = name.lstrip("-")
         if long:
             self._longs.add(bare)
+            self._short_for.add(bare)
             names: Iterable[str] = (bare,)
         else:
             self._letters.update(letter for letter in name[1:])
             self._longs.add(bare)
             names = (bare[-1:], bare) if not equals else (bare,)
-        kind = self._kind(names)
+        kind = self._kind(names, 1 if long else 3)
         if equals:
             self._parts.append((Word(value, word.literal, word.glob), kind or "other"))
         elif kind:
@@ -72,11 +75,12 @@ class Options:
         if self.entry.single and not name.startswith("--") and "/" in bare:  # mvn -f../pom.xml
             self._parts.append((Word(bare[1:], word.literal, word.glob), "load"))
         if not long and len(bare) > 1:  # -ofile
-            attached = self._kind((bare[0],))
+            attached = self._kind((bare[0],), 3)
             if attached or "/" in bare or "." in bare:
                 self._parts.append((Word(bare[1:], word.literal, word.glob), attached or "other"))
 
-    def _kind(self, names: Iterable[str]) -> str:
+    def _kind(self, names: Iterable[str], least: int) -> str:
+        """What the value of an option of these names is; of ``least`` letters, one may be an abbreviation."""
         entry = self.entry
         for name in names:
             for kind, listed in (
@@ -88,8 +92,8 @@ class Options:
             ):
                 if name in listed or (
                     kind in ("output", "load")
-                    and len(name) > 2
-                    and any(one.startswith(name) for one in listed)
+                    and len(name) >= least
+                    and any(len(one) > 1 and one.startswith(name) for one in listed)
                 ):
                     return kind
         return ""
@@ -100,6 +104,8 @@ class Options:
             if len(name) == 1 and (name in self._letters or name in self._longs):
                 return True
             if any(name == long or (len(long) >= 3 and name.startswith(long)) for long in self._longs):
+                return True
+            if len(name) > 1 and any(long and name.startswith(long) for long in self._short_for):
                 return True
         return False
 

@@ -43,7 +43,8 @@ class Unparsed:
 @dataclass(frozen=True, slots=True)
 class Sight:
     """``parse`` takes a shell text and how many seconds it may take; ``resolve`` an absolute path and gives
-    it without symbolic links (what does not exist stays as it is). ``user_home`` is where ``~`` leads, "" if
+    it without symbolic links (what does not exist stays as it is); ``exists`` whether anything is at an
+    absolute path. ``user_home`` is where ``~`` leads, "" if
     nobody knows. ``spent``: seconds of the processor until now. None of them raises.
 
     ``until_s`` is when the patience is over, by ``spent``; None before the judgment begins.
@@ -52,6 +53,7 @@ class Sight:
     parse: Callable[[str, float], Tree | Unparsed]
     # what a text says does not turn on it: texts that were read are remembered by the rest
     resolve: Callable[[str], str] = field(default=posixpath.normpath, compare=False)
+    exists: Callable[[str], bool] = field(default=lambda _path: False, compare=False)
     user_home: str = ""
     spent: Callable[[], float] = lambda: 0.0
     limit_s: float = LIMIT_S
@@ -63,7 +65,12 @@ class Sight:
         """
         if self.until_s is not None:
             return self
-        return replace(self, resolve=cache(self.resolve), until_s=self.spent() + self.limit_s)
+        return replace(
+            self,
+            resolve=cache(self.resolve),
+            exists=cache(self.exists),
+            until_s=self.spent() + self.limit_s,
+        )
 
     @property
     def left_s(self) -> float:

@@ -10,6 +10,7 @@ from services.approvals.danger.checks import files, programs, repository, server
 from services.approvals.danger.checks.common import Check
 
 CHECKS: dict[str, Check] = {
+    "declaration": shells.declaration,
     "expression": shells.expression,
     "shell": shells.shell,
     "source": shells.source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 
@@ -33,7 +34,9 @@ def git_add(_c: Command, rest: Sequence[Word], options: Options, ground: Ground)
         yield medium("takes files into the commit that git was told to ignore")
 
 
-def git_checkout(command: Command, rest: Sequence[Word], options: Options, _g: Ground) -> Iterator[Finding]:
+def git_checkout(
+    command: Command, rest: Sequence[Word], options: Options, ground: Ground
+) -> Iterator[Finding]:
     texts = [word.text for word in rest]
     lost = "changes that are not committed are thrown away"
     if (
@@ -43,12 +46,16 @@ def git_checkout(command: Command, rest: Sequence[Word], options: Options, _g: G
     ):
         yield high(f"takes files from a commit: {lost}", "They are gone for good.")
     names = [word.text for word in options.operands]
-    if len(names) > 1 and not options.has(["b", "c", "B", "C", "create", "orphan", "t", "track"]):
+    if options.has(["b", "c", "B", "C", "create", "orphan", "t", "track"]):
+        return  # the name is a new one
+    if len(names) > 1:
         yield high(f"takes files from a commit: {lost}", "They are gone for good.")
-    elif (
-        names
-        and re.search(r"\.[A-Za-z]{1,5}$", names[0])
-        and not re.match(r"(v?\d|release|hotfix|feature|fix)", names[0])
+    elif names and (
+        any(ground.sight.exists(posixpath.join(start, names[0])) for start in ground.starts)
+        or (
+            re.search(r"\.[A-Za-z]{1,5}$", names[0])
+            and not re.match(r"(v?\d|release|hotfix|feature|fix)", names[0])
+        )
     ):
         yield high(f"may take a file from the last commit: {lost}", "They are gone for good.")
 

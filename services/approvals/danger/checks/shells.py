@@ -20,6 +20,15 @@ def expression(command: Command, rest: Sequence[Word], _o: Options, _g: Ground) 
         yield say("expression")
 
 
+def declaration(
+    command: Command, rest: Sequence[Word], options: Options, ground: Ground
+) -> Iterator[Finding]:
+    """``export`` sets variables; with none named, or with ``-p``, it prints them."""
+    yield from expression(command, rest, options, ground)
+    if options.has(["p"]) or not (command.assigns or options.operands):
+        yield medium("prints variables, which may hold secrets", "The agent sees them.")
+
+
 def shell(command: Command, rest: Sequence[Word], options: Options, ground: Ground) -> Iterator[Finding]:
     script = script_of(command.words)
     if script is not None:

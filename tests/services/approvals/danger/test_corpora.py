@@ -52,9 +52,9 @@ def test_an_everyday_command_is_low(text: str, asks: bool) -> None:
 
 
 def test_the_corpora_are_what_the_docs_say() -> None:
-    assert len({text for text, _ in DANGEROUS}) >= 1400
+    assert len({text for text, _ in DANGEROUS}) >= 2000
     assert {least for _, least in DANGEROUS} == {"medium", "high", "critical"}
-    assert len({text for text, _ in EVERYDAY}) >= 480
+    assert len({text for text, _ in EVERYDAY}) >= 650
     assert sum(asks for _, asks in EVERYDAY) * 20 <= len(EVERYDAY)
 
 

@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from bus.messages import level_rank
 from services.approvals.danger import assess, judge
 from services.approvals.danger.paths import Ground
-from services.approvals.danger.sight import Sight
+from services.approvals.danger.sight import Sight, Unparsed
 from services.approvals.reading import parse
 from tests.services.approvals.danger.support import CWD, SIGHT, assessed, level
 from tests.services.approvals.danger.test_corpora import DANGEROUS
@@ -58,6 +58,7 @@ DISGUISES: tuple[Disguise, ...] = (
 @given(st.sampled_from(DANGEROUS), st.lists(st.sampled_from(DISGUISES), min_size=1, max_size=3))
 def test_no_wrapper_makes_a_dangerous_command_low(entry: tuple[str, str], disguises: list[Disguise]) -> None:
     text = entry[0]
+    assume(not isinstance(SIGHT.parse(text, 60.0), Unparsed))  # what is broken, a disguise may mend: `ls |`
     for disguise in disguises:
         text = disguise(text)
     assert level(text) != "low"

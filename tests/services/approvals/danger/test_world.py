@@ -114,3 +114,17 @@ def test_the_parser_is_the_one_that_came_with_pointsman() -> None:
     assert isinstance(sight(found, 60.0).parse("ls '", 60.0), Unparsed)
     assert isinstance(sight(found, 60.0).parse("x" * (MAX_TEXT_BYTES + 1), 60.0), Unparsed)
     assert isinstance(sight(found, 60.0).parse("\ud800", 60.0), Unparsed)
+
+
+def test_what_is_there_is_no_branch(place: tuple[Path, Path]) -> None:
+    """`git checkout src` throws away what is not committed in there, if it is no branch's name."""
+    project, home = place
+    (project / "Makefile").touch()
+    for command, expected in (
+        ("git checkout Makefile", "high"),
+        ("git checkout src", "high"),
+        ("cd src && git checkout ../src", "high"),
+        ("git checkout main", "low"),
+        ("git checkout -b src", "low"),
+    ):
+        assert level("Bash", project, home, command=command) == expected, command
