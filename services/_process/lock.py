@@ -1,4 +1,4 @@
-"""One process per service and home."""
+"""Lock files (flock): they end with the process that holds them, however that ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from services._process.errors import LockHeldError
 from services._process.home import Home
@@ -17,7 +18,7 @@ POLL_S = 0.05
 
 @contextlib.contextmanager
 def hold_lock(home: Home, service: str, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """Hold ``run/<service>.lock`` (flock, so that it ends with the process, however that ends).
+    """Hold ``run/<service>.lock``: one process per service and home.
 
     Raises `LockHeldError`, which names the pid that holds it.
     """
@@ -42,3 +43,18 @@ def hold_lock(home: Home, service: str, *, patience_s: float = PATIENCE_S) -> It
         yield
     finally:
         os.close(handle)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock file; one that is not there is held by nobody. Raises OSError."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bus.bridge_wire import Count, ProcessNumber
+from services._process.lock import is_held
 
 ERROR_TAIL_BYTES = 2048  # of stderr, in the report of an exit
 STDERR_STEP = 256 * 1024  # stderr holds at most about twice this on disk: what is older is punched out
@@ -143,17 +144,7 @@ class SessionDir:
 
     def keeper_lives(self) -> bool:
         """Whether a keeper holds its lock."""
-        try:
-            fd = os.open(self.keep_file, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
+        return is_held(self.keep_file)
 
     def open_agent(self) -> int | None:
         """A pidfd of the agent; None when it is gone. A process that merely got its number is told by its

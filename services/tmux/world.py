@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ import trio
 from services._process import hook_settings
 from services._process.errors import HomeError
 from services._process.home import Home
+from services._process.lock import is_held
 from services.tmux import agents, cli, screen
 from services.tmux.model import AgentIs, Exit, Found, Pane, Record, Seen
 
@@ -281,7 +281,9 @@ class World:
         with suppress(OSError):
             if Path(f"/proc/{pid}/fd/1").samefile(folder / f"out.{process}"):
                 return not _is_zombie(pid)
-        return _locked(folder / f"keep.{process}") and not (folder / f"exit.{process}").exists()
+        with suppress(OSError):
+            return is_held(folder / f"keep.{process}") and not (folder / f"exit.{process}").exists()
+        return False
 
     def signal(self, uid: str, process: int, name: str) -> bool:
         """Signal the agent's process group. Returns whether there was an agent to be signalled."""
@@ -330,21 +332,6 @@ def _exit_file(path: Path) -> Exit | None:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Exit(None)
-
-
-def _locked(path: Path) -> bool:
-    """Whether somebody holds the lock file."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def _is_zombie(pid: int) -> bool:
