@@ -32,6 +32,15 @@ class DemoError(Exception):
     """The world's fault: the stack did not come up. The text is what it said."""
 
 
+def scripted_claude(folder: Path) -> Path:
+    """Write the program that stands in for `claude`. Returns its path."""
+    claude, agent = folder / "scripted-claude", Path(__file__).with_name("agent.py")
+    run = f"{shlex.quote(sys.executable)} -I -S {shlex.quote(str(agent))}"
+    claude.write_text(f'#!/bin/sh\nexec {run} "$@"\n')
+    claude.chmod(0o755)
+    return claude
+
+
 class DemoStack:
     """Started on entering, ended and removed on leaving, sessions included."""
 
@@ -72,10 +81,7 @@ class DemoStack:
 
     def _write_files(self) -> None:
         self._work.mkdir()
-        claude, agent = self.folder / "scripted-claude", Path(__file__).with_name("agent.py")
-        run = f"{shlex.quote(sys.executable)} -I -S {shlex.quote(str(agent))}"
-        claude.write_text(f'#!/bin/sh\nexec {run} "$@"\n')
-        claude.chmod(0o755)
+        claude = scripted_claude(self.folder)
         self.config.write_text(
             f'[node]\nname = "demo"\nhome = "{self.folder / "home"}"\n[agent]\nclaude = "{claude}"\n'
             "[approvals]\ntimeout_s = 0\n"  # the newcomer may take a minute to read

@@ -16,11 +16,8 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
-    made = Session(tmp_path)
-    try:
+    with Session(tmp_path) as made:
         yield made
-    finally:
-        made.end()
 
 
 def no_room(pid: int) -> None:

@@ -7,9 +7,7 @@ The agent is the scripted one; mosquitto, supervisord, tmux and every service ar
 from __future__ import annotations
 
 import json
-import shlex
 import socket
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,8 +18,9 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, RejectConnection, Request
 
 from bus import bridge_wire as bw
+from services.demo.stack import scripted_claude
 from tests.support.real_cli import clean_env
-from tests.support.stack import ROOT, Recorder, Stack, eventually
+from tests.support.stack import Recorder, Stack, eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
@@ -32,10 +31,7 @@ SHORT_S = 15.0
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
-    claude = tmp_path / "scripted-claude"
-    agent = ROOT / "services/demo/agent.py"
-    claude.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(str(agent))} "$@"\n')
-    claude.chmod(0o755)
+    claude = scripted_claude(tmp_path)
     (tmp_path / "user").mkdir()
     (tmp_path / "work").mkdir()
     environment = clean_env(tmp_path / "user", "http://127.0.0.1:9")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import sys
 import urllib.request
@@ -16,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
+from services.demo.stack import scripted_claude
 from tests.support.real_cli import clean_env
-from tests.support.stack import ROOT, Recorder, Stack, eventually
+from tests.support.stack import Recorder, Stack, eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -80,10 +80,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    claude = tmp_path / "scripted-claude"
-    agent = ROOT / "services/demo/agent.py"
-    claude.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(str(agent))} "$@"\n')
-    claude.chmod(0o755)
+    claude = scripted_claude(tmp_path)
     (tmp_path / "user").mkdir()
     settings = {
         "POINTSMAN_BUS_BROKER": "mosquitto",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from pathlib import Path
 
+from services.demo.stack import scripted_claude
 from tests.support.cli_versions import claude_path
 from tests.support.messages_api import MessagesApi
 from tests.support.real_cli import clean_env
-from tests.support.stack import ROOT, Stack
+from tests.support.stack import Stack
 
 
 class ScriptedStack(Stack):
@@ -36,19 +35,10 @@ class ScriptedStack(Stack):
                 "CLAUDE_CONFIG_DIR": str(self.transcripts),
                 "POINTSMAN_SCRIPTED_RECORD": str(self.record),
             }
-            program = _program(folder)
+            program = scripted_claude(folder)
         super().__init__(folder / "h", environment, POINTSMAN_AGENT_CLAUDE=str(program), **settings)
 
     def open(self, name: str, *more: str) -> None:
         """A session in a directory of its own, with a model that has a price: costs can be told by tokens."""
         (self.work / name).mkdir()
         self.pointsman("new", name, "--cwd", str(self.work / name), "--model", "claude-opus-5-5", *more)
-
-
-def _program(folder: Path) -> Path:
-    program = folder / "scripted-claude"
-    script = ROOT / "services" / "demo" / "agent.py"
-    run = f"{shlex.quote(sys.executable)} -I -S {shlex.quote(str(script))}"
-    program.write_text(f'#!/bin/sh\nexec {run} "$@"\n')
-    program.chmod(0o755)
-    return program

@@ -12,8 +12,5 @@ from tests.services.bridge.rig import Session
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
-    made = Session(tmp_path)
-    try:
+    with Session(tmp_path) as made:
         yield made
-    finally:
-        made.end()

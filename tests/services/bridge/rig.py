@@ -43,7 +43,9 @@ async def until(condition: Callable[[], object], what: str) -> None:
 
 
 class Session:
-    """A session directory as the tmux service makes it, and the processes around it."""
+    """A session directory as the tmux service makes it, and the processes around it, which end with the
+    block that it is for.
+    """
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -109,7 +111,10 @@ class Session:
         code: int = json.loads(file.read_bytes())["code"]
         return code
 
-    def end(self) -> None:
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End every process that this session has started, by its id."""
         for bridge in self.bridges:
             bridge.kill()
