@@ -29,8 +29,8 @@ class Loaded:
         for rule in self.rules.rules:
             if rule.require > people:
                 found.append(
-                    f"{rule.name}: takes {rule.require} different approvers, and there are {people} users "
-                    "who may approve: nothing that it asks about can be approved (`pointsman user add`)"
+                    f"{rule.name}: takes {rule.require} different approvers, and {people} may approve: "
+                    "nothing that it asks about can be approved (`pointsman user add`)"
                 )
             if over is not None:
                 found.append(

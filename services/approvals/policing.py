@@ -198,11 +198,12 @@ class Policing:
         looked: list[Looked] = []
         verdict = replace(self._rules, looked=looked.append).judge(call)
         commands = [[*command.words] for command in call.commands.found] if call.commands else []
+        why = f"{verdict.rule} asks about it" if verdict.rule else "no rule is about it, so a person is asked"
         return {
             "decision": verdict.answer,
             "rule": verdict.rule or None,
             "level": danger.level,
-            "reason": verdict.reason or f"no rule is about it, so a person is asked ({danger.reason})",
+            "reason": verdict.reason or f"{why} ({danger.reason})",
             "impact": danger.impact,
             "danger": danger,
             "required": verdict.required,

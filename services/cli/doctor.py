@@ -62,7 +62,9 @@ async def doctor(world: World, _args: Namespace) -> int:
         say_json({"ok": ok, "checks": [asdict(check) for check in checks]})
     else:
         say(view.checks((check.name, check.status, check.found, check.mend) for check in checks))
-        say("\nAll is well." if ok else "\nWhat is marked `missing` must be mended first.")
+        warned = any(check.status == "warn" for check in checks)
+        well = "Nothing is missing; see what is marked `warn`." if warned else "All is well."
+        say(f"\n{well if ok else 'What is marked `missing` must be mended first.'}")
     return 0 if ok else 1
 
 

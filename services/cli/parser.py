@@ -313,7 +313,7 @@ def _policy(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     explain.add_argument("tool", metavar="TOOL", help="Bash, Write, Read, …")
     explain.add_argument("input", metavar="JSON", help="""its input, such as '{"command": "git push"}'""")
     explain.add_argument("--session", metavar="NAME", help="as if this session asked")
-    explain.add_argument("--cwd", default=".", metavar="DIR", help="as if it were in this directory")
+    explain.add_argument("--cwd", metavar="DIR", help="as if it were there (the session's, else this one)")
     replay = _verb(inner, "replay", policy.replay, "What would have been decided differently?")
     replay.add_argument("file", metavar="FILE", nargs="?", help="default: the configuration as it is now")
     replay.add_argument("--since", metavar="WHEN", help="a time, or 24h, 7d (default: the last 20,000)")

@@ -58,15 +58,21 @@ async def explain(world: World, args: Namespace) -> int:
         raise UsageError(f"the input is not JSON: {error}") from error
     if not isinstance(given, dict):
         raise UsageError('the input must be a JSON object, such as {"command": "ls"}')
-    cwd, uid = _real(args.cwd), None
+    cwd, uid, note = _real(args.cwd or "."), None, None
     async with connected(world) as line:
-        if args.session is not None and args.cwd == ".":
-            cwd, uid = await _session(line, args.session, cwd)
+        if args.session is not None:
+            state = await _session(line, args.session)
+            if state is None:
+                note = f"there is no session {one_line(args.session)}: judged as if it were one, in {cwd}"
+            else:
+                cwd, uid = cwd if args.cwd else state.cwd, state.uid
         command = m.PolicyCommand(tool=args.tool, input=given, session=args.session, cwd=cwd, uid=uid)
         found = await line.ask(t.POLICY, command, verb="explain")
     if world.json:
-        say_json(found)
+        say_json({**found, "note": note})
         return 0
+    if note is not None:
+        say(Text(note, style="yellow"))
     answer = str(found["decision"])
     say(
         Text(one_line(answer), style=ANSWER_STYLE.get(answer, "")).append(
@@ -98,10 +104,9 @@ async def explain(world: World, args: Namespace) -> int:
     return 0
 
 
-async def _session(line: Line, name: str, cwd: str) -> tuple[str, str | None]:
+async def _session(line: Line, name: str) -> m.SessionState | None:
     found = await line.read((t.SESSION_STATE, {"session": name}))
-    state = found.one(t.SESSION_STATE, m.SessionState)
-    return (cwd, None) if state is None else (state.cwd, state.uid)
+    return found.one(t.SESSION_STATE, m.SessionState)
 
 
 async def replay(world: World, args: Namespace) -> int:

@@ -61,6 +61,8 @@ def _before(
     r, given = step.r, asked.input
     if tool_use_id:
         questions.tool_started(step, tool, tool_use_id, bytes(given.tool_input), given.agent_id)
+        run = r.tools[tool_use_id]
+        run.agent_id = given.agent_id or run.agent_id  # a frame before it knew the Task call alone
     if request_id in r.callbacks or request_id in r.questions:
         return
     if len(r.callbacks) >= questions.MAX_OPEN:

@@ -260,6 +260,10 @@ def test_explain_says_which_rule_and_why() -> None:
     asked = world.gate.explain(m.PolicyCommand(tool="Write", input={"file_path": "a"}, cwd="/work"))
     assert (asked["decision"], asked["rule"], asked["timeout_s"]) == ("ask", None, 60.0)
     assert asked["paths"] == ["/work/a"]
+    assert asked["reason"].startswith("no rule is about it, so a person is asked (")
+    world.gate._rules = policy({"decision": "ask", "name": "look", "tool": "Write"})
+    asked = world.gate.explain(m.PolicyCommand(tool="Write", input={"file_path": "a"}, cwd="/work"))
+    assert (asked["rule"], asked["reason"].partition(" (")[0]) == ("look", "look asks about it")
     assert world.store.pending() == []
     with pytest.raises(RefusedError, match="takes `tool` and `input`"):
         world.gate.explain(m.PolicyCommand(tool="Bash"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bus import messages as m
 from bus import topics as t
-from tests.services.cli.support import NOW, Stage, play
+from tests.services.cli.support import NOW, Stage, play, state
 
 
 @contextmanager
@@ -97,5 +97,16 @@ def test_a_database_that_was_set_aside_is_told_until_something_stands_in_its_pla
         told = {check["name"]: check["found"] for check in checks if "was found damaged" in check["found"]}
         assert list(told) == ["approvals"]
         assert told["approvals"].endswith("20261121T090000Z; the service does not begin an empty one")
+
+    play(stage, body)
+
+
+def test_a_warning_is_not_all_well(stage: Stage) -> None:
+    async def body(stage: Stage) -> None:
+        stage.services()
+        stage.sessions(state(kind="sdk-url", enforcement="partial"))
+        result = await stage.pointsman("doctor")
+        assert "rules do not reach every tool call of demo (partial)" in result.out
+        assert "All is well" not in result.out
 
     play(stage, body)

@@ -56,8 +56,15 @@ def test_explain(stage: Stage) -> None:
         assert "in every permission mode" in result.out
         assert "git … (and what cannot be read)" in result.out
         result = await stage.pointsman("policy", "explain", "Bash", "{}", "--cwd", "/srv", "--json")
-        assert result.json == EXPLAINED
+        assert result.json == {**EXPLAINED, "note": None}
         assert stage.asked[-1][1]["cwd"] == "/srv"
+        result = await stage.pointsman(
+            "policy", "explain", "Bash", "{}", "--session", "demo", "--cwd", "/srv", "--json"
+        )
+        assert (stage.asked[-1][1]["cwd"], stage.asked[-1][1]["uid"]) == ("/srv", state().uid)
+        result = await stage.pointsman("policy", "explain", "Bash", "{}", "--session", "nobody")
+        assert result.code == 0  # a rule may be tried before there is a session of that name
+        assert result.out.startswith("there is no session nobody: judged as if it were one, in /")
         assert (await stage.pointsman("policy", "explain", "Bash", "git push")).code == 2
         assert (await stage.pointsman("policy", "explain", "Bash", "[]")).code == 2
 

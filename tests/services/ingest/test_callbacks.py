@@ -68,6 +68,15 @@ def finished(play: Play) -> dict[str, Any]:
 # ── the callback ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_subagents_call_is_its_own_whatever_tells_of_it_first(play: Play) -> None:
+    """Its message knows the Task call that it came from, the callback knows the subagent."""
+    use = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "ls"}}
+    message = {"role": "assistant", "id": "m1", "content": [use]}
+    play.say(frame(type="assistant", uuid="a1", parent_tool_use_id="toolu_task", message=message))
+    play.say(before(agent_id="sub"), tool_result())
+    assert finished(play)["agent_id"] == "sub"
+
+
 def test_the_gate_is_asked_and_the_agent_goes_on(play: Play) -> None:
     play.say(before(agent_id="sub"))
     (asked,) = play.asked_gate
