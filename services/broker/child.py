@@ -8,9 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import psutil
 import trio
 
 from bus.acl import User, acl_file, digest_passwords, mosquitto_passwords
@@ -21,6 +22,9 @@ LISTEN_S = 15.0  # amqtt needs a second to import on a busy machine
 END_S = 1.0  # from SIGTERM to SIGKILL
 POLL_S = 0.02
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # Debian keeps mosquitto where only root's PATH leads
+QUEUES_BYTES = 4 * core.MAX_QUEUED_BYTES
+SETTLED_S = 60.0  # after its start every snapshot has been said again
+LOOK_S = 5.0
 TAIL = 2000  # bytes of its output that are told when it dies
 
 
@@ -105,6 +109,13 @@ class Child:
             )
         return cls(process, output)
 
+    def rss_bytes(self) -> int:
+        """The memory that it holds; 0 when it is gone."""
+        try:
+            return psutil.Process(self._process.pid).memory_info().rss
+        except psutil.Error:
+            return 0
+
     def output(self) -> str:
         """The end of what it printed."""
         try:
@@ -157,6 +168,21 @@ class Child:
             self._process.send_signal(number)
             if number == signal.SIGKILL:
                 self._process.wait()
+
+
+async def too_much(held: Callable[[], int]) -> int:
+    """Wait until a broker holds more than it may; ``held`` is how much it holds now, in bytes. Returns that.
+
+    Whoever may subscribe can come as any number of clients, each with a queue that the broker keeps while it
+    is away; operators and devices can have things retained. mosquitto bounds each queue, and not all of them
+    together; amqtt bounds nothing. An empty broker is told again all that counts, so that ending it mends it.
+    The bound: twice what it held when everybody had come, and room for queues.
+    """
+    await trio.sleep(SETTLED_S)
+    bound = 2 * held() + QUEUES_BYTES
+    while (now := held()) <= bound:  # noqa: ASYNC110  # no event here
+        await trio.sleep(LOOK_S)
+    return now
 
 
 def _accepts(listener: Listener) -> bool:

@@ -15,6 +15,7 @@ from bus.codec import MAX_FACT_BYTES
 
 MAX_PACKET_BYTES = MAX_FACT_BYTES + 1024 * 1024  # what readers refuse as too large must still reach them
 MAX_QUEUED = 100_000  # messages for one slow client; mosquitto's own 1,000 silently dropped acknowledged ones
+MAX_QUEUED_BYTES = 128 * 1024 * 1024  # for one slow client, or one that is away: three of the largest facts
 MAX_INFLIGHT = 1_000  # QoS 1 messages on their way to one client; mosquitto's own 20 is a round trip each
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # pauses before the broker is started again
 STEADY_S = 10.0  # a broker that lived this long was a good one: the next pause is the first again
@@ -82,7 +83,8 @@ def mosquitto_conf(settings: Settings) -> str:
         f"acl_file {settings.acl_file}",
         "persistence false",
         f"max_queued_messages {MAX_QUEUED}",
-        "max_queued_bytes 0",
+        f"max_queued_bytes {MAX_QUEUED_BYTES}",
+        "persistent_client_expiration 1d",  # who stays away longer begins anew
         f"max_inflight_messages {MAX_INFLIGHT}",
         f"max_packet_size {MAX_PACKET_BYTES}",
         "set_tcp_nodelay true",

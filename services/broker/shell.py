@@ -25,7 +25,7 @@ from services._process.ports import port_for
 from services._process.station import Station
 from services._process.store import open_store
 from services.broker import core
-from services.broker.child import Child, find_mosquitto, prepare, write_users
+from services.broker.child import Child, find_mosquitto, prepare, too_much, write_users
 from services.broker.core import Claim, Kind, Listener
 from services.broker.store import MIGRATIONS, Store
 from services.broker.users import DropUser, Reload, SaveUser, Users, no_rules
@@ -131,7 +131,7 @@ class Shell:
                     self._child = child
                     if self._passwords() != passwords:  # somebody came or went while it started
                         self._do(Reload())
-                    code = await child.ended()
+                    code = await self._bounded(child)
             finally:
                 self._child = None
                 await child.end()
@@ -145,6 +145,20 @@ class Shell:
             )
             context.errors.labels(code="unavailable").inc()
             await trio.sleep(pause)
+
+    async def _bounded(self, child: Child) -> int:
+        """Wait for its end, and bring it about once it holds too much. Returns the exit code."""
+
+        async def relieve() -> None:
+            held = await too_much(child.rss_bytes)
+            self._context.log.error("the broker holds too much and is started anew, empty", rss_bytes=held)
+            await child.end()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relieve)
+            code = await child.ended()
+            nursery.cancel_scope.cancel()
+        return code
 
     def _bus_users(self) -> list[User]:
         return [*core.users(SERVICES), *self.users.of_the_bus()]
