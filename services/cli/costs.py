@@ -29,7 +29,6 @@ from services.cli.line import UsageError, World, connected
 from services.cli.out import say, say_json
 from services.cli.text import one_line, usd
 
-IMPORT_S = 24 * 3600.0  # a million lines a minute; who has more than that may wait
 _AGO = re.compile(r"(\d{1,5})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -201,4 +200,4 @@ async def _followed(world: World, row: t.Topic, command: m.Command, doing: str) 
 
         async with connected(world) as line:
             with line.bus.divert(t.LEDGER_EVENTS, on_event):
-                return await line.ask(row, command, timeout_s=IMPORT_S)
+                return await line.ask_patiently(row, command)

@@ -29,7 +29,7 @@ from bus import topics as t
 from bus.api import Received
 from bus.base import BusBase
 from bus.client import MqttBus
-from bus.errors import BusDownError, PeerError
+from bus.errors import BusDownError, PeerError, RefusedError
 from bus.requests import TIMEOUT_S, Requester
 from bus.topics import Topic
 from services._process.config import Config
@@ -40,6 +40,9 @@ USER = "operator"
 CONNECT_S = 4.0  # a broker that is being restarted is back within two
 READ_S = 3.0
 QUIET_S = 0.4
+OFFLINE_S = 5.0  # a service that was killed is back within two
+SILENT_S = 25.0  # then the watchdog, too, takes it for hung
+PATIENT_S = 24 * 3600.0  # a million lines a minute; who has more than that to read in may wait
 
 P = TypeVar("P", bound=m.Payload)
 Connect = Callable[[Config, Home], BusBase]
@@ -120,6 +123,36 @@ class Line:
 
     async def ask(self, row: Topic, command: m.Command, timeout_s: float = TIMEOUT_S, **values: str) -> Any:
         return await self._requester.ask(row, command, timeout_s=timeout_s, **values)
+
+    async def ask_patiently(self, row: Topic, command: m.Command, **values: str) -> Any:
+        """`ask` for what may take hours: it waits for as long as the owner gives signs of life.
+
+        Raises `RefusedError` (``unavailable``) when the owner has been offline for `OFFLINE_S`, or silent for
+        `SILENT_S`; `BusDownError` when the bus was away that long.
+        """
+        owner = next(iter(row.readers))
+        with trio.CancelScope(deadline=trio.current_time() + SILENT_S) as patience:
+
+            def on_status(message: Received) -> None:
+                if message.payload == b"offline":  # supervisord may be starting it again
+                    patience.deadline = min(patience.deadline, trio.current_time() + OFFLINE_S)
+                elif not message.retained:
+                    patience.deadline = trio.current_time() + SILENT_S
+
+            def on_health(message: Received) -> None:
+                if not message.retained:
+                    patience.deadline = trio.current_time() + SILENT_S
+
+            with (
+                self.bus.divert(t.SERVICE_STATUS, on_status, self=owner),
+                self.bus.divert(t.SERVICE_HEALTH, on_health, self=owner),
+            ):
+                return await self.ask(row, command, PATIENT_S, **values)
+        raise self.bus.trouble or RefusedError(
+            "unavailable",
+            f"the {owner} service does not answer: see `pointsman health` and `pointsman logs {owner}`, and "
+            "try again when it is back. What it has begun it may still finish",
+        )
 
     async def read(
         self, *asked: Asked | Topic, complete: Complete | None = None, sentinel: bool = True

@@ -19,7 +19,6 @@ from services.cli.line import Line, UsageError, World, connected
 from services.cli.out import say, say_json
 from services.cli.text import named, one_line
 
-REPLAY_S = 120.0  # some thousand decisions a second
 _SPAN = re.compile(r"(\d{1,6})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 ANSWER_STYLE = {"allow": "green", "ask": "yellow", "deny": "bold red"}
@@ -114,7 +113,7 @@ async def replay(world: World, args: Namespace) -> int:
     since = None if args.since is None else _since(args.since, world.now())
     async with connected(world) as line:
         command = m.PolicyCommand(toml=text, since=since)
-        found = await line.ask(t.POLICY, command, timeout_s=REPLAY_S, verb="replay")
+        found = await line.ask_patiently(t.POLICY, command, verb="replay")
     if world.json:
         say_json(found)
         return 0

@@ -16,7 +16,6 @@ from services.cli.line import World, connected
 from services.cli.out import say, say_json
 from services.cli.text import one_line, to_json
 
-PROVING_S = 600.0  # a million rows take about ten seconds
 ANY_ADDRESS = {"0.0.0.0", "::"}  # what the user wrote, not what we listen on
 
 
@@ -100,7 +99,7 @@ async def list_users(world: World, _args: Namespace) -> int:
 
 async def verify(world: World, args: Namespace) -> int:
     async with connected(world) as line:
-        found = await line.ask(t.AUDIT_VERIFY, m.VerifyAudit(head=args.head), timeout_s=PROVING_S)
+        found = await line.ask_patiently(t.AUDIT_VERIFY, m.VerifyAudit(head=args.head))
     if world.json:
         say_json(found)
     elif found["ok"]:

@@ -154,11 +154,11 @@ class Stage:
         return Result(code, said.out, said.err)
 
 
-def play(stage: Stage, body: Callable[[Stage], Awaitable[None]]) -> None:
+def play(stage: Stage, body: Callable[[Stage], Awaitable[None]], *, within_s: float = 60) -> None:
     """Run a test's body beside the owners, in virtual time."""
 
     async def main() -> None:
-        with trio.fail_after(60):
+        with trio.fail_after(within_s):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(stage.own)
                 await body(stage)

@@ -17,8 +17,9 @@ from bus import messages as m
 from bus import topics as t
 from bus.errors import BusDownError
 from services.cli import watch
+from services.cli.line import OFFLINE_S, SILENT_S
 from services.cli.logs import LogFile
-from tests.services.cli.support import NOW, Stage, cost, play, question, request, state, total
+from tests.services.cli.support import NOW, Result, Stage, cost, play, question, request, state, total
 
 
 def test_without_a_verb(stage: Stage) -> None:
@@ -444,6 +445,45 @@ def test_cost_import(stage: Stage) -> None:
         assert (await stage.pointsman("cost", "import", str(stage.folder / "gone"))).code == 2
 
     play(stage, body)
+
+
+@pytest.mark.parametrize(
+    "verb", [("cost", "import", "."), ("cost", "check"), ("audit", "verify"), ("policy", "replay")]
+)
+@pytest.mark.parametrize(("status", "after_s"), [("offline", OFFLINE_S), ("online", SILENT_S)])
+def test_what_takes_long_is_not_waited_for_where_nobody_is_at_work(
+    stage: Stage, verb: tuple[str, ...], status: str, after_s: float
+) -> None:
+    async def body(stage: Stage) -> None:
+        stage.services(ledger=status, approvals=status)
+        began = trio.current_time()
+        result = await stage.pointsman(*verb)
+        assert result.code == 1
+        assert "service does not answer: see `pointsman health`" in result.err
+        assert after_s <= trio.current_time() - began < after_s + 1
+
+    play(stage, body)
+
+
+def test_an_import_is_waited_for_as_long_as_the_ledger_lives(stage: Stage) -> None:
+    counts = {"files": 1, "lines": 2, "added": 2, "duplicates": 0, "broken": 0}
+
+    async def body(stage: Stage) -> None:
+        stage.services()
+        result: list[Result] = []
+
+        async def read_in() -> None:
+            result.append(await stage.pointsman("cost", "import", "."))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_in)
+            for _ in range(20):  # its heartbeats, while it reads
+                await trio.sleep(10)
+                stage.services()
+            stage.on(t.LEDGER_IMPORT, counts)
+        assert (result[0].code, result[0].err) == (0, "")
+
+    play(stage, body, within_s=400)
 
 
 def test_a_drift_is_told(stage: Stage) -> None:
