@@ -4,7 +4,8 @@ When has a reader all retained messages? MQTT does not say: they may come before
 others, in any order. What is here, from the surest to the last resort:
 
 1. Some snapshots name others (the index of sessions its states, the pending approvals their requests): when
-   all that are named are there, nothing is missing. While one is missing, it is waited for up to `READ_S`.
+   all that are named are there, nothing is missing. While one is missing, it is waited for until nothing
+   has come for `READ_S`.
 2. Otherwise a sentinel: the services' statuses are subscribed last. mosquitto answers one connection's
    subscriptions in order, and each service keeps a retained status; so with the first status, everything that
    was asked for before it has come.
@@ -14,6 +15,7 @@ others, in any order. What is here, from the surest to the last resort:
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ from services._process.home import Home
 USER = "operator"
 CONNECT_S = 4.0  # a broker that is being restarted is back within two
 READ_S = 3.0
+READ_MOST_S = 30.0  # in all, also where snapshots change all the time
 QUIET_S = 0.4
 OFFLINE_S = 5.0  # a service that was killed is back within two
 SILENT_S = 25.0  # then the watchdog, too, takes it for hung
@@ -170,21 +173,23 @@ class Line:
         found = Snapshots()
         usable, self._read_before = sentinel and self.ordered and not self._read_before, True
         passed = False
-        deadline = trio.current_time() + READ_S
-        quiet_until = trio.current_time() + QUIET_S
+        most = trio.current_time() + READ_MOST_S
         while True:
             verdict = complete(found) if complete else None
             if verdict or (verdict is None and passed and usable):
                 return found
-            until = deadline if verdict is False else min(deadline, quiet_until)
-            with trio.move_on_at(until) as waited:
-                message = await self.bus.receive()
-            if waited.cancelled_caught:
+            until = trio.current_time() + (READ_S if verdict is False else QUIET_S)
+            came = False
+            with trio.move_on_at(min(most, until)) as waited:
+                while True:  # all that is there, before it is looked at as a whole
+                    message = await self.bus.receive()
+                    if isinstance(message, Received):
+                        came = True
+                        found.put(message)
+                        passed = passed or message.row is t.SERVICE_STATUS
+                        waited.deadline = -math.inf
+            if not came:
                 return found
-            if isinstance(message, Received):
-                found.put(message)
-                passed = passed or message.row is t.SERVICE_STATUS
-                quiet_until = trio.current_time() + QUIET_S
 
     async def _stands(self) -> None:
         with trio.move_on_after(CONNECT_S):

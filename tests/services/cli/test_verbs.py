@@ -17,7 +17,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.errors import BusDownError
 from services.cli import watch
-from services.cli.line import OFFLINE_S, SILENT_S
+from services.cli.line import OFFLINE_S, READ_S, SILENT_S
 from services.cli.logs import LogFile
 from tests.services.cli.support import NOW, Result, Stage, cost, play, question, request, state, total
 
@@ -443,6 +443,28 @@ def test_cost_import(stage: Stage) -> None:
         assert "1,200 lines: 7 calls of models added." in result.out
         assert "2 lines could not be read" in result.out
         assert (await stage.pointsman("cost", "import", str(stage.folder / "gone"))).code == 2
+
+    play(stage, body)
+
+
+def test_what_comes_slowly_is_waited_for(stage: Stage) -> None:
+    """A broker under load: no session of the index is missing from the list."""
+    states = [state(f"s{number}") for number in range(5)]
+
+    async def body(stage: Stage) -> None:
+        stage.sessions(*states)
+        for one in states:
+            stage.say(t.SESSION_STATE, None, session=one.session)
+
+        async def slowly() -> None:
+            for one in states:
+                await trio.sleep(READ_S - 0.5)
+                stage.say(t.SESSION_STATE, one, session=one.session)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(slowly)
+            listed = await stage.pointsman("ls", "--json")
+        assert len(listed.json) == len(states)
 
     play(stage, body)
 
