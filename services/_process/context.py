@@ -12,6 +12,7 @@ from bus.api import Bus
 from services._process.config import Config
 from services._process.home import Home
 from services._process.logs import Log
+from services._process.output import Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class Context:
     """Everything of the world that a service's shell may use, so that tests can give it another world.
 
     ``now`` is the wall clock in UTC; ``errors`` counts by error code; ``doing`` tells in the service's health
-    what takes long before it can do its work (empty: it is over).
+    what takes long before it can do its work (empty: it is over). ``output`` leads to supervisord, where that
+    started us.
     """
 
     service: str
@@ -31,3 +33,4 @@ class Context:
     errors: Counter
     now: Callable[[], datetime]
     doing: Callable[[str], None] = lambda _what: None
+    output: Output | None = None

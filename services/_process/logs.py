@@ -1,16 +1,16 @@
-"""The log: one JSON line per event in ``<home>/logs/<service>.log``, and a short one on stderr if it matters.
+"""The log: one JSON line per event, and a short one on stderr if it matters.
 
 A line is ``{"at", "service", "level", "event", …fields}``; ``event`` is a fixed phrase, what varies stands in
-fields, so that lines can be searched. Secrets are masked (`services._process.redact`). A full or broken disk
-costs lines, never the process.
+fields, so that lines can be searched. Secrets are masked (`services._process.redact`). Under supervisord the
+lines go to it, and it keeps and rotates the files; started by hand, a service appends to
+``<home>/logs/<service>.log`` itself. A full disk or a pipe that nobody reads costs lines, which are counted,
+never the process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-import logging.handlers
 import os
 import sys
 import threading
@@ -23,10 +23,13 @@ from typing import TextIO
 
 import msgspec
 
+from services._process.output import Output
 from services._process.redact import Redactor
 
-MAX_BYTES = 10 * 2**20  # a file; a day of a busy service is a few MiB
-FILES = 3  # the present one and two older ones
+LINE_BYTES = (
+    32 << 10
+)  # half of what a pipe holds; of a longer one, each field keeps its beginning and its end
+FIELD_HEAD, FIELD_TAIL = 500, 1500  # characters
 SELDOM_S = 60.0
 SHORT_FIELD = 200  # characters of one field on stderr
 LEVELS = ("debug", "info", "warning", "error")
@@ -89,10 +92,10 @@ class Log:
         self._write("error", event, {**fields, "error": repr(sys.exc_info()[1]), "traceback": trace})
 
     def close(self) -> None:
-        """Close the file, for this log and all bound to it. Afterwards nothing may be written."""
+        """Close the file, for this log and all bound to it. Afterwards nothing is written."""
         for sink in self._sinks:
-            if isinstance(sink, _FileSink):
-                sink.close()
+            if isinstance(sink, LineSink):
+                sink.output.close()
 
     def _write(self, level: str, event: str, fields: Mapping[str, object]) -> None:
         if LEVELS.index(level) < LEVELS.index(self._level):
@@ -109,9 +112,15 @@ class Log:
             sink(line)
 
 
-def open_log(directory: Path, service: str, *, level: str = "info") -> Log:
-    """The log of a service's process: a rotated file (0600) and, for warnings and errors, stderr."""
-    return Log(service, (_FileSink(directory / f"{service}.log"), StderrSink()), level=level)
+def open_log(directory: Path, service: str) -> Log:
+    """The log of a service that was started by hand: appended to a file (0600)."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    return log_to(Output(os.open(directory / f"{service}.log", flags, 0o600)), service)
+
+
+def log_to(output: Output, service: str) -> Log:
+    """The log of a service's process: all lines there and, for warnings and errors, stderr."""
+    return Log(service, (LineSink(output), StderrSink()))
 
 
 def silent_log(service: str = "test") -> Log:
@@ -164,53 +173,38 @@ def _short(value: object) -> str:
     return text if len(text) <= SHORT_FIELD else text[: SHORT_FIELD - 1] + "…"
 
 
-class _FileSink:
-    """Appends to a file that is rotated by size; threads may share it."""
+class LineSink:
+    """JSON lines. What could not be written is told, by number, once something can be."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self._lost = 0
         self._lock = threading.Lock()
-        self._handler = _PrivateRotating(path)
 
     def __call__(self, line: Line) -> None:
-        text = msgspec.json.encode(line).decode()
-        record = logging.LogRecord("pointsman", logging.INFO, "", 0, text, None, None)
         with self._lock:
-            self._handler.handle(record)
+            if self._lost:
+                about = {key: line.get(key) for key in ("at", "service")}
+                lost = {
+                    **about,
+                    "level": "warning",
+                    "event": "lines of this log were lost",
+                    "lines": self._lost,
+                }
+                if self.output.write(_encoded(lost)):
+                    self._lost = 0
+            if not self.output.write(_encoded(line)):
+                self._lost += 1
 
-    def close(self) -> None:
-        with self._lock, contextlib.suppress(OSError):  # what a full disk did not take is lost
-            self._handler.close()
+
+def _encoded(line: Line) -> bytes:
+    """One line. It never holds the marks between which a service speaks to supervisord (``<!--XSUPERV…``)."""
+    text = msgspec.json.encode(line)
+    if len(text) > LINE_BYTES:
+        text = msgspec.json.encode({key: _cut(value) for key, value in line.items()} | {"bytes": len(text)})
+    return text.replace(b"<!--", b"\\u003c!--") + b"\n"
 
 
-class _PrivateRotating(logging.handlers.RotatingFileHandler):
-    """Stdlib rotation with files that only their owner may read; a failing disk is told of once. A file that
-    somebody deletes or moves away is begun anew.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._told = False
-        super().__init__(path, maxBytes=MAX_BYTES, backupCount=FILES - 1, encoding="utf-8")
-
-    def _open(self) -> io.TextIOWrapper:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        handle = os.open(self.baseFilename, flags, 0o600)
-        self._own = os.fstat(handle)
-        return open(handle, "a", encoding="utf-8")
-
-    def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802  # the base class's name
-        if self.stream and not self._there():
-            self.stream.close()
-            self.stream = self._open()
-        return super().shouldRollover(record)
-
-    def _there(self) -> bool:
-        try:
-            return os.path.samestat(os.stat(self.baseFilename), self._own)  # noqa: PTH116  # at each line
-        except FileNotFoundError:
-            return False
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the base class's name
-        if not self._told:
-            self._told = True
-            with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(f"the log {self.baseFilename} cannot be written: {sys.exc_info()[1]}\n")
+def _cut(value: object) -> object:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return value if len(text) <= FIELD_HEAD + FIELD_TAIL else f"{text[:FIELD_HEAD]} … {text[-FIELD_TAIL:]}"

@@ -18,11 +18,6 @@ from dataclasses import dataclass
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
-def supervised() -> bool:
-    """Whether supervisord started us, and so would start us again."""
-    return "SUPERVISOR_ENABLED" in os.environ
-
-
 @dataclass(frozen=True, slots=True)
 class Parent:
     """``pid`` is None where the parent does not matter."""

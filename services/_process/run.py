@@ -1,7 +1,7 @@
 """From ``python -m services.<name>`` to the exit code: what is around every service.
 
-Order: end with the parent → configuration → home → log → lock → metrics → bus → health and ``serve`` → say
-``offline`` → exit. Exit codes, which supervisord.conf refers to:
+Order: end with the parent → log, under supervisord → configuration → home → log, by hand → lock → metrics →
+bus → health and ``serve`` → say ``offline`` → exit. Exit codes, which supervisord.conf refers to:
 
 | code | meaning | supervisord |
 |---|---|---|
@@ -43,8 +43,9 @@ from services._process.context import Context
 from services._process.errors import ConfigError, LockHeldError, WorldError
 from services._process.home import Home
 from services._process.lock import hold_lock
-from services._process.logs import Log, open_log, tell_seldom
+from services._process.logs import Log, log_to, open_log, tell_seldom
 from services._process.metrics import BusFigures, Figures, start_metrics_server
+from services._process.output import ON_STDOUT, Output, take_stdout
 from services._process.parent import Parent
 from services._process.store import StoreError, trouble
 
@@ -99,14 +100,15 @@ def _run(name: str, serve: Serve, environ: Mapping[str, str]) -> int:
     parent = Parent.watch(environ)
     if parent.gone():
         return EXIT_STOPPED
-    log: Log | None = None
+    output = take_stdout() if ON_STDOUT in sys.argv[1:] else None
+    log = log_to(output, name) if output else None
     try:
         config = load_config(environ)
         home = Home(config.node.home)
-        log = open_log(home.logs, name)
+        log = log or open_log(home.logs, name)
         tell_seldom("trio.serve_listeners")  # ten times a second when no file can be opened
         with hold_lock(home, name):
-            trio.run(_Process(name, config, home, log, parent).main, serve)
+            trio.run(_Process(name, config, home, log, parent, output).main, serve)
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001  # the outermost boundary: every error becomes an exit code
@@ -118,12 +120,15 @@ def _run(name: str, serve: Serve, environ: Mapping[str, str]) -> int:
 class _Process:
     """One run of a service, from its lock to its end."""
 
-    def __init__(self, name: str, config: Config, home: Home, log: Log, parent: Parent) -> None:
+    def __init__(
+        self, name: str, config: Config, home: Home, log: Log, parent: Parent, output: Output | None
+    ) -> None:
         self.name = name
         self.config = config
         self.home = home
         self.log = log
         self.parent = parent
+        self.output = output
         self.figures = Figures(name)
         self.connection_log = ConnectionLog(log)
         self.started = time.monotonic()
@@ -150,6 +155,7 @@ class _Process:
                 errors=self.figures.errors,
                 now=_now,
                 doing=self._doing,
+                output=self.output,
             )
             async with trio.open_nursery() as outer:  # the connection outlives what speaks over it
                 outer.start_soon(bus.run)
@@ -318,7 +324,8 @@ def _where(error: BaseException) -> str:
 
 
 def _say(name: str, text: str) -> None:
-    print(f"{name}: {text}", file=sys.stderr, flush=True)  # noqa: T201  # there may be no log yet
+    with suppress(OSError):  # nobody reads it: that is no reason for another exit code
+        print(f"{name}: {text}", file=sys.stderr, flush=True)  # noqa: T201  # there may be no log yet
 
 
 def _leave_at_once(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -138,6 +138,3 @@ def _warn(event: Any, text: str) -> None:
     supervisord = getattr(event, "supervisord", None)
     options = supervisord.options if supervisord is not None else event.process.config.options
     options.logger.warn(f"supervision: {text}")
-
-
-handle = Handler()

@@ -22,7 +22,6 @@ from bus.durable import Mailbox
 from bus.effects import Do, Effect, Publish, ReplyTo
 from services import SERVICES, version
 from services._process.context import Context
-from services._process.parent import supervised
 from services._process.station import Station
 from services.watchdog.breaker import State
 from services.watchdog.core import LISTENER, Node, Used, Watchdog, World, told
@@ -60,10 +59,12 @@ class Shell:
                 started_at=context.now(),
                 started_mono=trio.current_time(),
                 limits=Limits(config.watchdog.idle_s, config.watchdog.max_sessions),
-                supervised=supervised(),
+                supervised=context.output is not None,
             )
         )
-        self.supervisor = Supervisor(self._supervisor_said, context.log) if supervised() else None
+        self.supervisor = (
+            Supervisor(self._supervisor_said, context.output, context.log) if context.output else None
+        )
         self.sampler = sampler or Sampler(context.home.sessions)
         self._ticks = 0
         connection = sqlite3.connect(":memory:", isolation_level=None)  # nothing of ours must outlive us

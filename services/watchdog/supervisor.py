@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 
 import msgspec
 import trio
 
 from services._process.logs import Log
+from services._process.output import Output
 from services.watchdog.programs import Said
 
 BEGIN, END = b"<!--XSUPERVISOR:BEGIN-->", b"<!--XSUPERVISOR:END-->"
@@ -19,10 +19,13 @@ LINE_BYTES = 64 << 10
 
 
 class Supervisor:
-    """Only for a process that supervisord started: our standard input and output are pipes to it then."""
+    """Only for a process that supervisord started: our standard input is a pipe from it then, ``output`` one
+    to it, which the log uses as well.
+    """
 
-    def __init__(self, heard: Callable[[Said], None], log: Log) -> None:
+    def __init__(self, heard: Callable[[Said], None], output: Output, log: Log) -> None:
         self._heard = heard
+        self._output = output
         self._log = log
 
     async def run(self) -> None:
@@ -51,5 +54,4 @@ class Supervisor:
         self._heard(said)
 
     def _say(self, said: dict[str, object]) -> None:
-        with suppress(OSError):  # it is gone, and so shall we be
-            os.write(1, BEGIN + msgspec.json.encode(said) + END)
+        self._output.write(BEGIN + msgspec.json.encode(said) + END)  # what it does not take is asked again

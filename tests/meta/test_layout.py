@@ -13,6 +13,7 @@ import pytest
 from bus import topics as t
 from services import SERVICES
 from services._process.config import MAX_METRICS_PORTS
+from services._process.output import ON_STDOUT
 from tests.meta.sources import ROOT, parsed, sources, texts
 
 PROGRAMS = {"bridge", "cli", "demo", "supervision"}  # packages in services/ that supervisord does not start
@@ -75,7 +76,8 @@ def test_every_service_has_the_same_files(service: str) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_program_is_started_alike(service: str) -> None:
     program = dict(supervisord()[f"program:{service}"])
-    assert program.pop("command") == f"%(here)s/.venv/bin/python -m services.{service}"
+    assert program.pop("command") == f"%(here)s/.venv/bin/python -m services.{service} {ON_STDOUT}"
+    assert program.pop("stdout_logfile") == f"{service}.log", "a name: the place is the home's"
     agents_live_on = service == "tmux"
     assert (program.pop("killasgroup", "false") == "true") is not agents_live_on
     assert (program.pop("priority", None) == "10") is (service == "broker")
@@ -84,7 +86,8 @@ def test_every_program_is_started_alike(service: str) -> None:
     on_the_way_of_an_approval = service in ("ingest", "approvals")
     assert ("hugetlb" in program["environment"]) is on_the_way_of_an_approval
     program["environment"] = program["environment"].split(",")[0]
-    assert program == {key: like[key] for key in like if key not in {"command", "killasgroup", "priority"}}
+    own = {"command", "killasgroup", "priority", "stdout_logfile"}
+    assert program == {key: like[key] for key in like if key not in own}
 
 
 def test_all_but_the_broker_stop_at_once_and_before_it() -> None:
@@ -97,7 +100,7 @@ def test_the_way_to_supervisord_stops_first_and_cannot_be_left_dead() -> None:
     """Its output is a protocol: it goes nowhere else."""
     listener = supervisord()["eventlistener:supervision"]
     assert listener["command"] == "%(here)s/.venv/bin/python -m services.supervision"
-    assert listener["result_handler"] == "services.supervision.handler:handle"
+    assert listener["result_handler"] == "services.supervision.inside:handle"
     assert (listener["autorestart"], listener["stdout_logfile"]) == ("true", "NONE")
     assert int(listener["priority"]) > int(supervisord()["group:services"]["priority"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services._process import logs
-from services._process.logs import StderrSink, captured_log, open_log
+from services._process.logs import LINE_BYTES, Log, StderrSink, captured_log, log_to, open_log
+from services._process.output import Output
 from services._process.redact import MASK, Redactor, is_secret_name
 
 # Without brackets: a secret that overlaps with the mask itself cannot be told from it.
@@ -75,37 +76,87 @@ def test_warnings_and_errors_are_said_shortly_on_stderr(
     assert "Traceback" in (tmp_path / "ledger.log").read_text()
 
 
-def test_files_are_rotated_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "MAX_BYTES", 2000)
+def test_what_a_full_disk_did_not_take_is_counted_and_ends_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.log"
+    path.symlink_to("/dev/full")
     log = open_log(tmp_path, "ledger")
-    for number in range(200):
-        log.info("line", number=number)
+    log.info("lost")
     log.close()
-    files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ["ledger.log", "ledger.log.1", "ledger.log.2"]
-    assert all(path.stat().st_size <= 2000 and not path.stat().st_mode & 0o077 for path in tmp_path.iterdir())
-    assert json.loads((tmp_path / "ledger.log").read_text().splitlines()[-1])["number"] == 199
+    log.info("after the end")
 
 
-def test_a_file_that_is_deleted_or_moved_away_is_begun_anew(tmp_path: Path) -> None:
-    path, log = tmp_path / "ledger.log", open_log(tmp_path, "ledger")
-    log.info("one")
-    path.unlink()
-    log.info("two")
-    path.rename(tmp_path / "moved")
-    log.info("three")
+def pipe_log() -> tuple[Log, int]:
+    """A log that goes to supervisord, and the end that supervisord reads."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    os.set_blocking(reader, False)
+    return log_to(Output(writer), "ledger"), reader
+
+
+def read(reader: int) -> bytes:
+    """All that is there."""
+    found = b""
+    while True:
+        try:
+            chunk = os.read(reader, 1 << 20)
+        except BlockingIOError:
+            return found
+        if not chunk:
+            return found
+        found += chunk
+
+
+def test_a_pipe_that_nobody_reads_costs_whole_lines_and_their_number_is_told() -> None:
+    log, reader = pipe_log()
+    for number in range(500):
+        log.info("line", number=number, pad="x" * (number * 37 % 9000))
+    found = read(reader)
+    log.info("line", number=500)
+    log.info("line", number=501)
+    lines = [json.loads(line) for line in (found + read(reader)).splitlines()]
+    kept = [line["number"] for line in lines if line["event"] == "line"]
+    (lost,) = [line for line in lines if line["event"] == "lines of this log were lost"]
+    assert kept[-2:] == [500, 501]
+    assert kept == sorted(kept)
+    assert len(kept) + lost["lines"] == 502
+    assert (lost["service"], lost["level"]) == ("ledger", "warning")
     log.close()
-    assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["three"]
-    assert json.loads((tmp_path / "moved").read_text())["event"] == "two"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    os.close(reader)
 
 
-def test_a_full_disk_is_told_of_once_and_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    sink = logs._FileSink(Path("/dev/full"))
-    sink({"event": "a"})
-    sink({"event": "b"})
-    sink.close()
-    assert capsys.readouterr().err.count("cannot be written") == 1
+def test_a_pipe_whose_reader_is_gone_ends_nothing() -> None:
+    log, reader = pipe_log()
+    os.close(reader)
+    log.info("lost")
+    log.close()
+
+
+def test_no_line_holds_the_marks_between_which_supervisord_is_spoken_to() -> None:
+    log, reader = pipe_log()
+    text = "\\<!--XSUPERVISOR:BEGIN-->{}<!--XSUPERVISOR:END-->"
+    log.info(text, **{text: [text]})
+    raw = read(reader)
+    assert b"<!--" not in raw
+    line = json.loads(raw)
+    assert (line["event"], line[text]) == (text, [text])
+    log.close()
+    os.close(reader)
+
+
+def test_a_line_that_is_too_long_keeps_the_ends_of_its_fields(tmp_path: Path) -> None:
+    log = open_log(tmp_path, "ledger")
+    log.info("long", session="one", text="a" + "\0" * 100_000 + "z", parts=list(range(20_000)))
+    log.close()
+    raw = (tmp_path / "ledger.log").read_bytes()
+    assert len(raw) < LINE_BYTES
+    line = json.loads(raw)
+    assert (line["session"], line["text"][0], line["text"][-1], line["bytes"] > 100_000) == (
+        "one",
+        "a",
+        "z",
+        True,
+    )
+    assert line["parts"].startswith("[0,1,2,")
 
 
 def test_a_terminal_that_is_gone_ends_nothing() -> None:

@@ -25,6 +25,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from services._process.home import Home
+from services._process.output import ON_STDOUT
+from tests.support.supervisord import Supervisord, our_conf
 
 pytestmark = pytest.mark.real
 
@@ -386,38 +388,6 @@ def test_started_by_hand_a_service_minds_no_parent(
         toy.kill()
 
 
-class Supervisor:
-    """A real supervisord over one toy, with the settings of our own supervisord.conf."""
-
-    def __init__(self, directory: Path, environ: dict[str, str], toys: list[subprocess.Popen[str]]) -> None:
-        ours = (ROOT / "supervisord.conf").read_text()
-        section = ours[ours.index("[program:ledger]") :]
-        section = section[: section.index("[program:watchdog]")]
-        section = section.replace("%(here)s/.venv/bin/python -m services.ledger", " ".join([*TOY, "sleep"]))
-        section = section.replace("%(here)s", str(ROOT)).replace('PYTHONSAFEPATH="1"', 'UNUSED=""')
-        main = ours[ours.index("[supervisord]") : ours.index("[group:")]
-        self.file = directory / "supervisord.conf"
-        self.file.write_text(main + section)
-        self.out = directory / "supervisord.out"
-        self.environ = environ
-        self.toys = toys
-
-    def start(self) -> subprocess.Popen[str]:
-        with self.out.open("a") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(self.file)],
-                env={name: value for name, value in self.environ.items() if name != "PYTHONWARNINGS"},
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        self.toys.append(process)
-        return process
-
-    def says(self, text: str) -> None:
-        eventually(lambda: text in self.out.read_text(), f"supervisord says {text!r}: {self.out.read_text()}")
-
-
 def holder(home: Home, after: psutil.Process | None = None) -> psutil.Process | None:
     """The living process that wrote itself into the lock, if it is another than the one before."""
     try:
@@ -427,35 +397,45 @@ def holder(home: Home, after: psutil.Process | None = None) -> psutil.Process | 
     return None if found == after else found
 
 
-def test_under_supervisord(
-    tmp_path: Path, environ: dict[str, str], home: Home, toys: list[subprocess.Popen[str]]
-) -> None:
+def under_supervisord(folder: Path, environ: dict[str, str]) -> Supervisord:
+    conf = our_conf(folder, {"ledger": " ".join([*TOY, "sleep", ON_STDOUT])})
+    quiet = {name: value for name, value in environ.items() if name != "PYTHONWARNINGS"}  # its own are not ours
+    return Supervisord(conf, quiet, folder / "supervisord.out")
+
+
+def says(supervisord: Supervisord, text: str) -> None:
+    eventually(lambda: text in supervisord.said(), f"supervisord says {text!r}: {supervisord.said()}")
+
+
+def test_under_supervisord(tmp_path: Path, environ: dict[str, str], home: Home) -> None:
     """Killed: started again. supervisord killed: the service ends, and the next one has its own."""
-    supervisor = Supervisor(tmp_path, environ, toys)
-    first = supervisor.start()
-    one = eventually(lambda: holder(home), "the service runs")
-    supervisor.says("entered RUNNING")
-    one.kill()
-    two = eventually(lambda: holder(home, after=one), "the service runs again")
-    supervisor.says("terminated by SIGKILL; not expected")
-    first.kill()
-    first.wait()
-    second = supervisor.start()
-    two.wait(DEADLINE_S)
-    three = eventually(lambda: holder(home, after=two), "the next supervisord's service runs")
-    eventually(lambda: any(line.get("pid") == three.pid for line in log_lines(home)), "it has started")
-    second.send_signal(signal.SIGINT)
-    assert second.wait(10) == 0  # issue 2: Ctrl-C ends everything within 10 s
-    assert not three.is_running()
+    with under_supervisord(tmp_path, environ) as first:
+        one = eventually(lambda: holder(home), "the service runs")
+        says(first, "entered RUNNING")
+        one.kill()
+        two = eventually(lambda: holder(home, after=one), "the service runs again")
+        says(first, "terminated by SIGKILL; not expected")
+        first.process.kill()
+        first.process.wait()
+    with under_supervisord(tmp_path, environ) as second:
+        two.wait(DEADLINE_S)
+        three = eventually(lambda: holder(home, after=two), "the next supervisord's service runs")
+        eventually(lambda: any(line.get("pid") == three.pid for line in log_lines(home)), "it has started")
+        second.process.send_signal(signal.SIGINT)
+        assert second.process.wait(10) == 0  # issue 2: Ctrl-C ends everything within 10 s
+        assert not three.is_running()
 
 
 def test_supervisord_leaves_a_mistake_in_the_configuration_alone(
-    tmp_path: Path, environ: dict[str, str], toys: list[subprocess.Popen[str]]
+    tmp_path: Path, environ: dict[str, str], home: Home
 ) -> None:
-    environ["POINTSMAN_BUS_PROT"] = "1"
-    supervisor = Supervisor(tmp_path, environ, toys)
-    process = supervisor.start()
-    supervisor.says("exited: ledger (exit status 2; expected)")
-    process.terminate()
-    assert process.wait(10) == 0
-    assert supervisor.out.read_text().count("there is no such key") == 1
+    """One that is made later; with it, supervisord itself would not start. It stands in the log as well."""
+    with under_supervisord(tmp_path, environ) as supervisord:
+        service = eventually(lambda: holder(home), "the service runs")
+        says(supervisord, "entered RUNNING")
+        (tmp_path / "config.toml").write_text("[bus]\nprot = 1\n")
+        service.kill()
+        says(supervisord, "exited: ledger (exit status 2; expected)")
+        assert "did you mean bus.port?" in str(log_lines(home)[-1]["reason"])
+        supervisord.process.terminate()
+        assert supervisord.process.wait(10) == 0

@@ -5,6 +5,7 @@ It takes the ledger's place, so that its name is one of `services.SERVICES`.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -42,6 +43,8 @@ async def serve(context: Context) -> None:
                 await trio.sleep_forever()
             finally:
                 time.sleep(60)  # noqa: ASYNC251  # a blocked loop is what the deadline is for
+        case "talk":
+            await _talk(context)
         case "tidy":
             try:
                 await trio.sleep_forever()
@@ -51,6 +54,22 @@ async def serve(context: Context) -> None:
                 print("tidied", flush=True)
         case _:
             await trio.sleep_forever()
+
+
+async def _talk(context: Context) -> None:
+    """Log as many lines in all as the file `wanted` says, and write into `said` how many there were."""
+    wanted, said, number = context.home.path / "wanted", context.home.path / "said", 0
+    print("a library's word", flush=True)
+    os.write(1, b"a child's word\n")
+    while True:
+        text = wanted.read_text() if wanted.exists() else ""
+        while text.endswith(".") and number < int(text[:-1]):
+            number += 1
+            context.log.info(
+                "talk", number=number, pad="x" * (number * 37 % 900), mark="<!--XSUPERVISOR:BEGIN-->"
+            )
+        said.write_text(f"{number}.")
+        await trio.sleep(0.02)
 
 
 async def _fail(error: Exception) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.stack import ROOT, eventually
+from tests.support.stack import eventually
+from tests.support.supervisord import Supervisord, our_conf
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -37,7 +37,7 @@ for line in sys.stdin:
         if os.path.exists("wish"):
             wish = open("wish").read()
             os.unlink("wish")
-            print("a word to the terminal", flush=True)
+            print("a word for the log", flush=True)
             say(wish)
 """
 
@@ -47,26 +47,14 @@ class Stand:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        ours = (ROOT / "supervisord.conf").read_text()
-        parts = [ours[ours.index("[supervisord]") : ours.index("[group:")]]
-        ledger, watchdog, listener = (ours.index(f"[{name}]") for name in SECTIONS)
-        parts += [ours[ledger:watchdog], ours[watchdog:listener], ours[listener:]]
-        for name, code in (("ledger", LEDGER), ("watchdog", WATCHDOG)):
+        toys = {"ledger": LEDGER, "watchdog": WATCHDOG}
+        for name, code in toys.items():
             (folder / f"{name}.py").write_text(code)
-            command = f"%(here)s/.venv/bin/python -m services.{name}"
-            parts = [part.replace(command, f"{sys.executable} {folder / name}.py") for part in parts]
-        text = "\n".join(parts).replace("directory=%(here)s", f"directory={folder}")
-        text = text.replace("%(here)s/.venv/bin/python", sys.executable).replace("%(here)s", str(folder))
-        (folder / "supervisord.conf").write_text(text)
-        with (folder / "out").open("ab") as out:
-            self.process = subprocess.Popen(
-                [str(ROOT / ".venv/bin/supervisord"), "-c", str(folder / "supervisord.conf")],
-                env={},
-                cwd=folder,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
+        conf = our_conf(
+            folder, {name: f"{sys.executable} {folder / name}.py" for name in toys}, directory=folder
+        )
+        self.supervisord = Supervisord(conf, {"HOME": str(folder)}, folder / "out")
+        self.process = self.supervisord.process
 
     def pids(self) -> list[int]:
         """Of the ledger's processes, the last one is its present one."""
@@ -83,8 +71,11 @@ class Stand:
         beside.rename(self.folder / "wish")
 
     def says(self, text: str) -> None:
-        out = self.folder / "out"
-        eventually(lambda: text in out.read_text(errors="replace"), f"supervisord says {text!r}", 60)
+        eventually(lambda: text in self.supervisord.said(), f"supervisord says {text!r}", 60)
+
+    def log(self, name: str) -> str:
+        """In the default home: nothing of the environment is needed."""
+        return (self.folder / f".local/state/pointsman/logs/{name}.log").read_text()
 
     def hears(self, word: str, value: str) -> dict[str, Any]:
         found = eventually(
@@ -93,25 +84,15 @@ class Stand:
         return dict(found[-1])
 
 
-SECTIONS = ("program:ledger", "program:watchdog", "eventlistener:supervision")
-
-
 @pytest.fixture
 def stand(tmp_path: Path) -> Iterator[Stand]:
     stand = Stand(tmp_path)
-    try:
+    with stand.supervisord:
         yield stand
-    finally:
-        below = psutil.Process(stand.process.pid).children() if stand.process.poll() is None else []
-        stand.process.kill()
-        stand.process.wait()
-        for process in below:
-            if process.is_running():
-                process.kill()
 
 
 def test_services_and_the_watchdog_itself_are_restarted_by_supervisord(stand: Stand) -> None:
-    """Also one that does not heed SIGTERM; nonsense does no harm; with an empty environment."""
+    """Also one that does not heed SIGTERM; nonsense does no harm; the environment holds HOME alone."""
     first = eventually(stand.pids, "the ledger runs", 60)[0]
     everybody = eventually(stand.heard, "supervisord speaks", 60)[0]["processes"]
     assert {info["name"]: info["statename"] for info in everybody} == {
@@ -123,7 +104,7 @@ def test_services_and_the_watchdog_itself_are_restarted_by_supervisord(stand: St
 
     stand.wish("nonsense")
     stand.says("supervision: JSONDecodeError")
-    stand.says("a word to the terminal")
+    assert stand.log("watchdog") == "a word for the log\n", "what stands between marks is not in it"
     stand.wish(json.dumps({"restart": "ledger", "pid": first + 1}))
     assert "is not ledger" in stand.hears("restarted", "ledger")["problem"]
     assert stand.pids() == [first]
