@@ -4,7 +4,7 @@
 ports, the watchdog and `pointsman doctor` follow it; tests/meta/test_layout.py holds them to it.
 
 Beside them stand programs that are no services: `bridge` (one per agent, in its tmux window), `cli` (the
-``pointsman`` command), `demo` (a scripted model), `supervision` (the watchdog's way to supervisord), and
+``pointsman`` command), `demo` (a scripted model), `supervision` (what runs inside supervisord), and
 `_process`, the shell that the services share.
 """
 
