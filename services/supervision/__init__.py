@@ -1,6 +1,6 @@
 """supervision: what of ours runs inside supervisord and beside it. No service: no bus.
 
-`inside` is what supervisord loads; `logfiles` says where the logs lie. The rest lets the watchdog speak with it:
+`inside` is what supervisord loads; `logfiles` says where the logs lie; the rest lets the watchdog speak with it.
 
 supervisord's own interface (start, stop, states) is usually reached by a socket, whose place two stacks of
 one supervisord.conf could not share. It has another way in that needs no place: an event listener, whose

@@ -399,7 +399,7 @@ def holder(home: Home, after: psutil.Process | None = None) -> psutil.Process | 
 
 def under_supervisord(folder: Path, environ: dict[str, str]) -> Supervisord:
     conf = our_conf(folder, {"ledger": " ".join([*TOY, "sleep", ON_STDOUT])})
-    quiet = {name: value for name, value in environ.items() if name != "PYTHONWARNINGS"}  # its own are not ours
+    quiet = {name: value for name, value in environ.items() if name != "PYTHONWARNINGS"}
     return Supervisord(conf, quiet, folder / "supervisord.out")
 
 
