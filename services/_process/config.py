@@ -177,6 +177,11 @@ def default_home(environ: Mapping[str, str]) -> Path:
     return user_home(environ) / ".local/state/pointsman"
 
 
+def config_path(environ: Mapping[str, str]) -> Path:
+    """Where the configuration file is, if there is one."""
+    return Path(environ.get("POINTSMAN_CONFIG") or user_home(environ) / ".config/pointsman/config.toml")
+
+
 def host_slug(name: str | None = None) -> str:
     """The host name as a node name: lower case, what may not stand in a slug becomes a hyphen."""
     text = (socket.gethostname() if name is None else name).split(".")[0].lower()
@@ -209,7 +214,7 @@ class _Reader:
 
     def document(self) -> tuple[Path | None, dict[str, object]]:
         explicit = self.environ.get("POINTSMAN_CONFIG")
-        path = Path(explicit) if explicit else self.home / ".config/pointsman/config.toml"
+        path = config_path(self.environ)
         named = f"{path} (from POINTSMAN_CONFIG)" if explicit else str(path)
         try:
             return path, tomllib.loads(path.read_text("utf-8"))

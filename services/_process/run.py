@@ -6,7 +6,7 @@ bus → health and ``serve`` → say ``offline`` → exit. Exit codes, which sup
 | code | meaning | supervisord |
 |---|---|---|
 | 0 | told to stop (SIGTERM, SIGINT, or the parent is gone) | starts it again, unless it stopped it itself |
-| 2 | the user's mistake: configuration, home | leaves it: it would only happen again |
+| 2 | the user's mistake: configuration, home | leaves it until the watchdog sees the file changed |
 | 3 | the same service already runs for this home | leaves it |
 | 4 | the world is in the way: a port, a program, a database | tries again |
 | 70 | a bug of ours (EX_SOFTWARE of sysexits.h); the traceback is in the log | starts it again |

@@ -1,6 +1,6 @@
 """supervision: what of ours runs inside supervisord and beside it. No service: no bus.
 
-`inside` is what supervisord loads; `logfiles` says where the logs lie; the rest lets the watchdog speak with it.
+`inside` is what supervisord loads, `logfiles` where the logs lie; the rest lets the watchdog speak with it:
 
 supervisord's own interface (start, stop, states) is usually reached by a socket, whose place two stacks of
 one supervisord.conf could not share. It has another way in that needs no place: an event listener, whose
@@ -15,14 +15,15 @@ The listener takes each event and says "OK", and thereby sets off the handler, w
 interface that supervisorctl uses. The listener is a process of its own, because events pile up in supervisord
 while nobody takes them: it can neither be misconfigured nor be busy.
 
-The words are JSON objects. From the watchdog: ``{}`` ("I live", to each ``processes``) and ``{"restart",
-"pid"}``. To the watchdog, each ended by a newline:
+The words are JSON objects. From the watchdog: ``{}`` ("I live", to each ``processes``), ``{"restart",
+"pid"}``, and ``{"start"}`` for one that ended and is left alone. To the watchdog, each ended by a newline:
 
 | fields | when |
 |---|---|
 | ``processes``: ``[{name, statename, pid, exitstatus}]`` | every 5 s; to be answered |
 | ``died``: name | a process ended that nobody had stopped, and is started again |
 | ``restarted``: name, ``problem`` | what came of a ``restart`` |
+| ``started``: name, ``problem`` | what came of a ``start`` |
 | ``restarted``: name, ``reason`` | it was the watchdog itself that hung, as its successor is told |
 
 A watchdog that leaves five ``processes`` unanswered hangs, and is restarted in the same way.

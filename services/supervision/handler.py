@@ -68,6 +68,8 @@ class Handler:
             if "restart" in wish:
                 name, pid = wish["restart"], wish["pid"]
                 self._tell({"restarted": name, "problem": self._restart(name, pid)})
+            elif "start" in wish:
+                self._tell({"started": wish["start"], "problem": self._start_ended(wish["start"])})
 
     def _ask(self, event: Any) -> None:
         """Tell the watchdog how everybody is, which it is to answer; it hangs if it does not."""
@@ -110,6 +112,17 @@ class Handler:
         except RPCError as error:
             return str(error.text)
         self._to_start.add(whole)
+        return None
+
+    def _start_ended(self, name: str) -> str | None:
+        """Start one that supervisord leaves alone since it ended. Returns why not."""
+        info = self._info(name)
+        if info is None or info["statename"] != "EXITED":
+            return f"{name} has not ended"
+        try:
+            self._interface.startProcess(make_namespec(info["group"], name), wait=False)
+        except RPCError as error:
+            return str(error.text)
         return None
 
     def _start(self) -> None:

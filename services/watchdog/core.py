@@ -33,9 +33,9 @@ from bus import topics as t
 from bus.effects import Effect, Publish
 from services.watchdog.breaker import Breaker, Measured, State
 from services.watchdog.fleet import Fleet, Limits, Usage
-from services.watchdog.programs import Program, Said, cause
+from services.watchdog.programs import Program, Said, cause, mistaken
 from services.watchdog.pulse import STALE_S, Pulse, Verdict
-from services.watchdog.repairs import Repairs
+from services.watchdog.repairs import FileState, Repairs
 
 CONTRACT = 1
 LISTENER = "supervision"  # between supervisord and us
@@ -74,13 +74,14 @@ class Used:
 @dataclass(frozen=True, slots=True)
 class World:
     """What the shell measured for a tick. ``listening``: the connection to the bus stands. ``used``: memory,
-    if it was measured anew.
+    if it was measured anew. ``config_file``: the state of the configuration file.
     """
 
     listening: bool
     disk_free_bytes: int
     endpoints: dict[str, Any] = field(default_factory=dict)
     used: Used | None = None
+    config_file: FileState = None
 
 
 class Watchdog:
@@ -92,6 +93,7 @@ class Watchdog:
         self._sessions: dict[str, int] = {}
         self._programs: dict[str, Program] = {}
         self._programs_mono = node.started_mono  # when supervisord spoke of them last
+        self._mistaken: list[str] = []  # that supervisord has just said to have ended so
         self._breaker = Breaker(node.memory_budget_bytes, node.started_at)
         self.fleet = Fleet(node.limits)
         self.repairs = Repairs()
@@ -139,10 +141,13 @@ class Watchdog:
         if said.processes:
             self._programs = {program.name: program for program in said.processes}
             self._programs_mono = mono
+            self._mistaken = [program.name for program in said.processes if mistaken(program)]
         if said.died is not None:
             self._told += self.repairs.died(said.died, mono, now)
         if said.restarted is not None and said.problem is None:
             self._told += self.repairs.restarted(said.restarted, said.reason, mono, now)
+        if said.started is not None and said.problem is None:
+            self._told += self.repairs.started(said.started, now)
 
     def admit(self, now: datetime) -> None:
         """May an agent be started? Raises `RefusedError` (``breaker_open``)."""
@@ -167,6 +172,8 @@ class Watchdog:
         effects, self._told = self._told, []
         effects += self._missed(mono, now)
         effects += self.repairs.silent(self._silent(world, mono), mono, now)
+        effects += self.repairs.mistaken(self._mistaken, world.config_file)
+        self._mistaken = []
         effects += self._disk(world.disk_free_bytes, now)
         effects += self._memory(world, mono, now)
         health = self._judge(world, mono, now)

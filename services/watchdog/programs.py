@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+MISTAKE = 2  # the exit code
 STATES = {
     "FATAL": "supervisord could not start it, and gave it up",
     "BACKOFF": "it ends as soon as it is started, and is tried again after a pause",
 }
 EXITS = {
-    2: "a mistake in the configuration; it is not started again",
+    MISTAKE: "a mistake in the configuration; it is started again when that file is changed",
     3: "it runs already for this home; it is not started again",
 }
 
@@ -29,8 +30,14 @@ class Said(msgspec.Struct, frozen=True):
     processes: tuple[Program, ...] = ()
     died: str | None = None
     restarted: str | None = None
+    started: str | None = None
     problem: str | None = None
     reason: str | None = None
+
+
+def mistaken(program: Program) -> bool:
+    """Has it ended over a mistake in the configuration, and is left alone?"""
+    return (program.statename, program.exitstatus) == ("EXITED", MISTAKE)
 
 
 def cause(program: Program | None) -> str | None:

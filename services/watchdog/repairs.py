@@ -5,11 +5,14 @@ A service that has been silent for so long (`pulse`) hangs, or is cut off for go
 that process is there at all. That is done `RESTARTS` times within `RESTARTS_S` at most; one that hangs again
 and again needs a person, who is told once (``crash_loop``). The same is told of one whose processes die again
 and again: `DEATHS` within `DEATHS_S`.
+
+One that ended over a mistake in the configuration is left alone by supervisord. It is started again once for
+each state of the file, the present one included: it may have been mended since the service read it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -33,6 +36,17 @@ class Restart(Do):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Start(Do):
+    """Have a service started that ended and was left alone."""
+
+    service: str
+
+
+FileState = tuple[int, ...] | None
+"""Differs for each change of a file; None where there is none."""
+
+
 @dataclass(slots=True)
 class _Patient:
     deaths: list[float] = field(default_factory=list)  # monotonic
@@ -47,6 +61,8 @@ class Repairs:
 
     def __init__(self) -> None:
         self._patients: dict[str, _Patient] = {}
+        self._asked: dict[str, FileState] = {}  # service → the configuration that it is to read anew
+        self._read: dict[str, FileState] = {}  # service → the one that it was started with again
 
     def died(self, service: str, mono: float, now: datetime) -> list[Effect]:
         """A process of it ended by itself. Returns what is to be told."""
@@ -81,6 +97,19 @@ class Repairs:
         patient = self._patients.setdefault(service, _Patient())
         patient.restarts.append(mono)
         return [_event(now, "service_restarted", service, why or patient.why)]
+
+    def mistaken(self, services: Iterable[str], file: FileState) -> list[Effect]:
+        """These ended over a mistake in the configuration. What came of it is told by `started`."""
+        again = [name for name in services if name not in self._read or self._read[name] != file]
+        self._asked.update(dict.fromkeys(again, file))
+        return [Start(name) for name in again]
+
+    def started(self, service: str, now: datetime) -> list[Effect]:
+        """It is being started, and reads the configuration anew."""
+        if service in self._asked:
+            self._read[service] = self._asked.pop(service)
+        reason = f"{service} had ended over a mistake in the configuration, and reads it anew"
+        return [_event(now, "service_restarted", service, reason)]
 
 
 def _event(now: datetime, action: str, service: str, reason: str) -> Effect:

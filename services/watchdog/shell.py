@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import time
@@ -21,6 +22,7 @@ from bus.api import Received
 from bus.durable import Mailbox
 from bus.effects import Do, Effect, Publish, ReplyTo
 from services import SERVICES, version
+from services._process.config import config_path
 from services._process.context import Context
 from services._process.station import Station
 from services.watchdog.breaker import State
@@ -30,7 +32,7 @@ from services.watchdog.memory import Sampler, memory_limit
 from services.watchdog.processes import kill_all, kill_listener
 from services.watchdog.programs import Said
 from services.watchdog.pulse import Verdict
-from services.watchdog.repairs import Restart
+from services.watchdog.repairs import FileState, Restart, Start
 from services.watchdog.supervisor import Supervisor
 
 TICK_S = 1.0
@@ -66,6 +68,7 @@ class Shell:
             Supervisor(self._supervisor_said, context.output, context.log) if context.output else None
         )
         self.sampler = sampler or Sampler(context.home.sessions)
+        self._config_file = config.file or config_path(os.environ)
         self._ticks = 0
         connection = sqlite3.connect(":memory:", isolation_level=None)  # nothing of ours must outlive us
         Mailbox.create_tables(connection)
@@ -138,6 +141,7 @@ class Shell:
             self._disk_free,
             self._context.home.endpoints(),
             self._measure_memory(),
+            self._look_at_config(),
         )
         effects = self.watchdog.tick(world, self.mono, self._context.now())
         for action in told(effects):
@@ -156,6 +160,13 @@ class Shell:
         self._sampled.set(time.perf_counter() - start)
         return Used(sample.sessions, sample.services)
 
+    def _look_at_config(self) -> FileState:
+        try:
+            found = self._config_file.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
     def _do(self, effect: Do) -> None:
         log = self._context.log
         if isinstance(effect, Restart):
@@ -165,6 +176,8 @@ class Shell:
                 self._supervisor_said(Said(restarted=LISTENER, problem=kill_listener(effect.pid)))
             else:
                 self.supervisor.restart(effect.service, effect.pid)
+        elif isinstance(effect, Start) and self.supervisor is not None:
+            self.supervisor.start(effect.service)
         elif isinstance(effect, Sweep):
             ended = kill_all(effect.members)
             log.info("swept after an agent", session=effect.session, ended=ended)
@@ -180,6 +193,10 @@ class Shell:
                 self._context.log.info(
                     "silent service not restarted", name=said.restarted, reason=said.problem
                 )
+        if said.started is not None:
+            event = "service not started again" if said.problem else "service started again"
+            why = said.problem or "it had ended over a mistake in the configuration, and reads it anew"
+            self._context.log.info(event, name=said.started, reason=why)
         self.watchdog.supervisor(said, trio.current_time(), self._context.now())
 
     def _measure_disk(self) -> int:

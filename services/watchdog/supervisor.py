@@ -43,6 +43,10 @@ class Supervisor:
         """Ask it to restart this process of a service. It says what came of it."""
         self._say({"restart": name, "pid": pid})
 
+    def start(self, name: str) -> None:
+        """Ask it to start this service, which ended. It says what came of it."""
+        self._say({"start": name})
+
     def _line(self, line: bytes) -> None:
         try:
             said = msgspec.json.decode(line, type=Said)

@@ -397,8 +397,9 @@ def holder(home: Home, after: psutil.Process | None = None) -> psutil.Process | 
     return None if found == after else found
 
 
-def under_supervisord(folder: Path, environ: dict[str, str]) -> Supervisord:
-    conf = our_conf(folder, {"ledger": " ".join([*TOY, "sleep", ON_STDOUT])})
+def under_supervisord(folder: Path, environ: dict[str, str], **more: str) -> Supervisord:
+    commands = {"ledger": " ".join([*TOY, "sleep"]), **more}
+    conf = our_conf(folder, {name: f"{command} {ON_STDOUT}" for name, command in commands.items()})
     quiet = {name: value for name, value in environ.items() if name != "PYTHONWARNINGS"}
     return Supervisord(conf, quiet, folder / "supervisord.out")
 
@@ -426,16 +427,30 @@ def test_under_supervisord(tmp_path: Path, environ: dict[str, str], home: Home) 
         assert not three.is_running()
 
 
-def test_supervisord_leaves_a_mistake_in_the_configuration_alone(
-    tmp_path: Path, environ: dict[str, str], home: Home
+def test_a_mistake_in_the_configuration_is_left_alone_until_it_is_mended(
+    tmp_path: Path, environ: dict[str, str], broker: Broker, home: Home
 ) -> None:
-    """One that is made later; with it, supervisord itself would not start. It stands in the log as well."""
-    with under_supervisord(tmp_path, environ) as supervisord:
+    """It is made while everything runs: with it, supervisord itself would not start."""
+    join(environ, broker)
+    config, ended = tmp_path / "config.toml", "exited: ledger (exit status 2; expected)"
+    with under_supervisord(
+        tmp_path, environ, watchdog=f"{sys.executable} -m services.watchdog"
+    ) as supervisord:
         service = eventually(lambda: holder(home), "the service runs")
-        says(supervisord, "entered RUNNING")
-        (tmp_path / "config.toml").write_text("[bus]\nprot = 1\n")
+        broker.wait("services/watchdog/status", "online")
+        says(supervisord, "success: ledger entered RUNNING")
+        config.write_text("[bus]\nprot = 1\n")
         service.kill()
-        says(supervisord, "exited: ledger (exit status 2; expected)")
+        eventually(lambda: supervisord.said().count(ended) == 2, "it is left alone, and tried once more")
         assert "did you mean bus.port?" in str(log_lines(home)[-1]["reason"])
+        config.write_text("")
+        eventually(lambda: holder(home, after=service), "it runs again")
+        log = home.logs / "watchdog.log"
+        eventually(lambda: "service started again" in log.read_text(), "the watchdog's log tells it")
+        reason = "ledger had ended over a mistake in the configuration, and reads it anew"
+        eventually(
+            lambda: [p for topic, p in broker.seen if topic == "watchdog/events" and reason in p],
+            "it is told",
+        )
         supervisord.process.terminate()
         assert supervisord.process.wait(10) == 0

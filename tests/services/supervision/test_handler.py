@@ -133,6 +133,18 @@ def test_a_watchdog_that_does_not_read_is_told_no_more(stand: Stand) -> None:
     assert len(stand.lines()) < 5 * HUNG_YOUNG
 
 
+def test_only_what_ended_is_started_on_demand(stand: Stand) -> None:
+    ledger = stand.processes["ledger"]
+    stand.tick()
+    for name in ("ledger", "nobody"):
+        stand.says({"start": name})
+        assert stand.lines()[-1] == {"started": name, "problem": f"{name} has not ended"}
+    ledger.state, ledger.pid = ProcessStates.EXITED, 0
+    stand.says({"start": "ledger"})
+    assert stand.lines() == [{"started": "ledger", "problem": None}]
+    assert ledger.spawned
+
+
 @pytest.mark.parametrize("wish", [[], "x", {"restart": "ledger"}, {"restart": None, "pid": None}, 7])
 def test_nonsense_restarts_nobody_and_is_nobodys_fault_but_ours(stand: Stand, wish: Any) -> None:
     stand.tick()

@@ -13,6 +13,7 @@ from bus.topics import Topic
 from services.watchdog.core import Node, Used, Watchdog, World
 from services.watchdog.fleet import Limits, Usage
 from services.watchdog.programs import Said
+from services.watchdog.repairs import FileState
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SERVICES = ("broker", "ingest", "tmux", "approvals", "ledger", "watchdog")
@@ -50,6 +51,7 @@ class Stand:
         self.mono = 1000.0
         self.listening = True
         self.disk_free = PLENTY
+        self.config_file: FileState = (0,)
         self.endpoints: dict[str, Any] = {"bus": {"broker": "mosquitto", "port": 1883}}
         self.dog = Watchdog(
             Node(
@@ -95,7 +97,7 @@ class Stand:
             self.sessions[name].uid: Usage(7, 2, size * MIB, 1.5, ((7, 1),))
             for name, size in self.used.items()
         }
-        world = World(self.listening, self.disk_free, self.endpoints, Used(usage, {}))
+        world = World(self.listening, self.disk_free, self.endpoints, Used(usage, {}), self.config_file)
         said = self.dog.tick(world, self.mono, self.now)
         self.said += said
         return said

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from services.watchdog.programs import Program, Said
-from services.watchdog.repairs import DEATHS, RESTARTS, RESTARTS_S, Restart
+from services.watchdog.repairs import DEATHS, RESTARTS, RESTARTS_S, Restart, Start
 from tests.services.watchdog.support import SERVICES, Stand
 
 OTHERS = tuple(name for name in SERVICES if name != "ledger")
@@ -112,7 +112,7 @@ def test_a_service_that_dies_again_and_again() -> None:
 @pytest.mark.parametrize(
     ("state", "code", "why"),
     [
-        ("EXITED", 2, "a mistake in the configuration; it is not started again"),
+        ("EXITED", 2, "a mistake in the configuration; it is started again when that file is changed"),
         ("EXITED", 3, "it runs already for this home; it is not started again"),
         ("EXITED", 70, None),
         ("BACKOFF", 0, "it ends as soon as it is started"),
@@ -131,6 +131,52 @@ def test_health_says_why_a_service_is_not_there(state: str, code: int, why: str 
     assert reason.startswith("ledger is offline")
     assert (why is None) == (reason == "ledger is offline")
     assert why is None or (why in reason and "pointsman logs ledger" in reason)
+
+
+def starts(stand: Stand) -> int:
+    return sum(isinstance(effect, Start) for effect in stand.said)
+
+
+def test_what_ended_over_a_mistake_is_started_once_for_each_state_of_the_file() -> None:
+    left, runs = Program("ledger", "EXITED", 0, 2), Program("ledger", "RUNNING", 8, 2)
+    stand = Stand(supervised=True)
+
+    def supervisord_says(program: Program) -> None:
+        stand.supervisor(processes=(program, Program("supervision", "RUNNING", 66, 0)))
+        stand.later(5, beating=OTHERS)
+
+    supervisord_says(left)
+    assert starts(stand) == 1, "it may have been mended since the service read it"
+    supervisord_says(left)
+    assert starts(stand) == 2, "supervisord has not said that it was started: it may not have heard"
+    stand.supervisor(started="ledger", problem="not today")
+    supervisord_says(left)
+    assert starts(stand) == 3
+    stand.supervisor(started="ledger")
+    for _ in range(3):
+        supervisord_says(left)
+    assert starts(stand) == 3
+    stand.config_file = (1,)
+    supervisord_says(left)
+    assert starts(stand) == 4
+    stand.config_file = (2,)  # it may have read the one before
+    stand.supervisor(started="ledger")
+    supervisord_says(left)
+    assert starts(stand) == 5
+    stand.supervisor(started="ledger")
+    supervisord_says(runs)
+    stand.config_file = None
+    supervisord_says(runs)
+    assert starts(stand) == 5
+    assert stand.events().count(("service_restarted", "ledger")) == 3
+
+
+@pytest.mark.parametrize("program", [Program("ledger", "EXITED", 0, 3), Program("ledger", "STARTING", 0, 2)])
+def test_nobody_else_is_started(program: Program) -> None:
+    stand = Stand(supervised=True)
+    stand.supervisor(processes=(program,))
+    stand.later(5)
+    assert starts(stand) == 0
 
 
 def test_a_silent_supervisord_degrades_and_the_listener_is_restarted() -> None:
