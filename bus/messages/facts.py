@@ -247,8 +247,10 @@ class ConversationFollowed(Payload, frozen=True, kw_only=True):
 class CostUnreported(Payload, frozen=True, kw_only=True):
     """ingest → ledger: a process is gone that has not reported what it spent from message ``first`` on.
 
-    ``turn`` is the last one that it did report. To be booked from the transcript, as an estimate; ``usage``
-    is what its stream told of, for what the agent had no time to write there.
+    ``turn`` is the last one that it did report; ``messages`` are the ids of all that it has said since, in
+    order, at most a thousand (empty: an older ingest, which named the first alone). ``whole``: they are all,
+    its output was read to its end; else its transcript may have more. To be booked from the transcript, as an
+    estimate; ``usage`` is what its stream told of, for what the agent had no time to write there.
     """
 
     session: str
@@ -256,6 +258,8 @@ class CostUnreported(Payload, frozen=True, kw_only=True):
     turn: int
     conversation: str
     first: str
+    messages: list[str] = []
+    whole: bool = False
     usage: dict[str, RunningUsage] = {}
     notional: bool = False
 

@@ -1,11 +1,11 @@
 """What the ledger needs to find a second witness of a session's cost: the agent's own transcript.
 
 Claude Code writes each conversation into a file of its own. Ingest tells which conversations belong to a
-session (`follow`), and, when an agent process is gone whose last answers no result has covered, from which
-message on they are missing (`lost`): the ledger books those from the transcript, as an estimate. Ingest
-itself reads no transcript.
+session (`follow`), and, when an agent process is gone whose last answers no result has covered, which
+messages those were (`lost`): the ledger books them from the transcript, as an estimate. Ingest itself reads
+no transcript.
 
-The frames say which message was the first after the last result, in order and without a clock: ``uncovered``.
+The frames say which messages came after the last result, in order and without a clock: ``heard``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from bus import messages as m
 from services.ingest import follow as follow_turn
 from services.ingest import wire
 from services.ingest.step import Step, short_hash
+
+MAX_HEARD = 1000  # of one turn; the ledger knows those after them by their place in the transcript
 
 
 def follow(step: Step, conversation: str | None, path: str | None = None, *, booked: bool = False) -> None:
@@ -38,14 +40,21 @@ def follow(step: Step, conversation: str | None, path: str | None = None, *, boo
 
 def heard(step: Step, message_id: str) -> None:
     """The agent said something that it has not yet reported the cost of."""
-    if step.r.uncovered is None and 0 < len(message_id) <= wire.MAX_ID_CHARS:
-        step.r.uncovered = message_id
-        step.durable = True
+    r = step.r
+    if not 0 < len(message_id) <= wire.MAX_ID_CHARS:
+        return
+    if r.uncovered is None:
+        r.uncovered, r.heard = message_id, [message_id]
+    elif 0 < len(r.heard) < MAX_HEARD and message_id not in r.heard:
+        r.heard.append(message_id)
+    else:
+        return
+    step.durable = True
 
 
 def covered(step: Step) -> None:
     """A result: its total counts everything before it."""
-    step.r.uncovered = None
+    step.r.uncovered, step.r.heard = None, []
 
 
 def lost(step: Step) -> None:
@@ -59,9 +68,11 @@ def lost(step: Step) -> None:
         turn=r.results,
         conversation=r.followed or "",
         first=r.uncovered,
+        messages=r.heard,
+        whole=r.drained and 0 < len(r.heard) < MAX_HEARD,
         usage=follow_turn.streamed(r.running),
         notional=r.notional,
     )
     step.post("ledger", "unreported", "lost-" + short_hash(r.uid, r.process, r.uncovered), data)
-    r.uncovered = None
+    r.uncovered, r.heard = None, []
     step.durable = True

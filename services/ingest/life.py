@@ -29,6 +29,7 @@ def started(step: Step, process: int, resume: str | None) -> None:
         return
     if r.alive:
         _over(step, "a new agent process was started")
+    evidence.lost(step)  # what was read of the one before after its end had taken effect
     r.process, r.resumed, r.alive, r.initialized = process, resume is not None, True, False
     r.offset, r.drained, r.line, r.lost = 0, False, 0, False
     r.requests, r.lifecycle, r.exit, r.hooked = {}, False, None, None

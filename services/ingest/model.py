@@ -182,6 +182,7 @@ class Record(Struct):
     earlier: list[Cost] = []  # last totals of earlier processes, newest last
     followed: str | None = None  # the conversation whose transcript the ledger was last told of
     uncovered: str | None = None  # id of the first message since the last result: no total counts it yet
+    heard: list[str] = []  # ids of all of them; empty where an older ingest has heard the first
     # budgets and limits
     running: Running = msgspec.field(default_factory=Running)
     agents: list[str] = []  # task ids of its background agents, which go on after the turn

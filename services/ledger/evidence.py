@@ -28,7 +28,9 @@ class Followed(Keep):
 class Message(Keep):
     """A call of the model, as a transcript tells of it. ``use.cost`` is 0 where it is ``unpriced``.
 
-    ``before`` is what was known of it. ``booked``: a posting stands for it.
+    ``place`` numbers the messages of a session as they were read: those of one file in its order. 0: it was
+    imported, or from before they were numbered. ``before`` is what was known of it. ``booked``: a posting
+    stands for it.
     """
 
     key: str
@@ -38,7 +40,13 @@ class Message(Keep):
     use: Use
     unpriced: bool
     booked: bool
+    place: int = 0
     before: Message | None = None
+
+    @property
+    def message(self) -> str:
+        """Its own id."""
+        return self.key.partition("/")[0]
 
     def grown(self) -> Use:
         """What this telling adds to the one before."""
@@ -56,7 +64,7 @@ class ReadTo(Keep):
 
 @dataclass(frozen=True, slots=True)
 class Lost(Keep):
-    """A process is gone that has not reported what it spent from message ``first`` on.
+    """A process is gone that has not reported what it spent on ``messages``, and what came after them.
 
     ``state``: ``open`` (to be booked), ``booked``, ``covered`` (a later total counts it after all: taken
     back) or ``gone`` (its transcript was not found). ``uses``: what was booked, by model. ``told``: tokens
@@ -67,7 +75,8 @@ class Lost(Keep):
     uid: str
     process: int
     turn: int
-    first: str
+    messages: tuple[str, ...]  # their ids: all that ingest has heard, or (an older ingest) the first
+    whole: bool  # nothing came after them
     at: datetime
     notional: bool
     told: Mapping[str, Use]
@@ -86,10 +95,11 @@ class Told(Do):
 
 @dataclass(frozen=True, slots=True)
 class Witnessed:
-    """The sum of a session's messages."""
+    """The sum of a session's messages, and the last one's place."""
 
     uid: str
     cost: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,7 @@ class Archive:
     """Questions to the store."""
 
     known: Callable[[Sequence[str]], Mapping[str, Message]]  # by key
-    first: Callable[[str, str], datetime | None]  # (uid, message id) → when it began
+    spoken: Callable[[str, Sequence[str]], Sequence[Message]]  # of a session, by the messages' own ids
     between: Callable[[str, datetime, datetime], Sequence[Message]]  # of a session, both ends included
     spent: Callable[[str, datetime], int | None]  # of a session, up to then; None: nothing is known
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -17,12 +18,14 @@ from services.ledger.model import Use
 from services.ledger.store import Store
 
 _MESSAGE = (
-    "key, uid, at, model, cost, input, output, cache_read, cache_write, cache_write_5m, cache_write_1h, "
-    "unpriced, booked"
+    "key, uid, at, model, place, cost, input, output, cache_read, cache_write, cache_write_5m, "
+    "cache_write_1h, unpriced, booked"
 )
 _RUN = "id, paths, at, file, read_to, files, lines, added, duplicates, broken, unreadable, done"
+_LOST = "fact, uid, process, turn, at, notional, told, state, uses, beyond, first, messages, whole"
 _AT_ONCE = 500  # keys in one question: SQLite allows 32,766 values
 _told = msgspec.json.Decoder(dict[str, tuple[int, ...]])
+_named = msgspec.json.Decoder(tuple[str, ...])
 _uses = msgspec.json.Decoder(dict[str, tuple[tuple[int, ...], int | None]])
 
 
@@ -35,7 +38,7 @@ class EvidenceStore:
 
     @property
     def archive(self) -> Archive:
-        return Archive(self.known, self.first, self.between, self.spent)
+        return Archive(self.known, self.spoken, self.between, self.spent)
 
     # writing
 
@@ -69,32 +72,35 @@ class EvidenceStore:
 
     def keep_messages(self, messages: Sequence[Message]) -> None:
         """Each once: a telling that is larger replaces what was known."""
-        sums: dict[str, int] = {}
+        sums: dict[str, tuple[int, int]] = {}
         rows = []
         for one in messages:
-            sums[one.uid] = sums.get(one.uid, 0) + one.grown().cost
+            cost, last = sums.get(one.uid, (0, 0))
+            sums[one.uid] = cost + one.grown().cost, max(last, one.place)
             flags = (int(one.unpriced), int(one.booked))
-            rows.append((one.key, one.uid, to_ms(one.at), one.model, *one.use, *flags))
-        changes = ", ".join(f"{name} = excluded.{name}" for name in _MESSAGE.split(", ")[4:])
+            rows.append((one.key, one.uid, to_ms(one.at), one.model, one.place, *one.use, *flags))
+        changes = ", ".join(f"{name} = excluded.{name}" for name in _MESSAGE.split(", ")[5:])
         self._db.executemany(
-            f"INSERT INTO messages ({_MESSAGE}) VALUES ({marks(13)}) "  # noqa: S608  # constants
+            f"INSERT INTO messages ({_MESSAGE}) VALUES ({marks(14)}) "  # noqa: S608  # constants
             f"ON CONFLICT (key) DO UPDATE SET {changes}",
             rows,
         )
         self._db.executemany(
-            "INSERT INTO witnessed VALUES (?, ?) ON CONFLICT (uid) DO UPDATE SET "
-            "cost = witnessed.cost + excluded.cost",
-            list(sums.items()),
+            "INSERT INTO witnessed (uid, cost, last) VALUES (?, ?, ?) ON CONFLICT (uid) DO UPDATE SET "
+            "cost = witnessed.cost + excluded.cost, last = CASE WHEN excluded.last > witnessed.last "
+            "THEN excluded.last ELSE witnessed.last END",
+            [(uid, *sum_) for uid, sum_ in sums.items()],
         )
 
     def _keep_lost(self, lost: Lost) -> None:
         uses = None if lost.uses is None else msgspec.json.encode(dict(lost.uses)).decode()
         told = msgspec.json.encode(dict(lost.told)).decode()
-        whose = (lost.fact, lost.uid, lost.process, lost.turn, lost.first, to_ms(lost.at))
+        named = (lost.messages[0], msgspec.json.encode(lost.messages).decode(), int(lost.whole))
+        whose = (lost.fact, lost.uid, lost.process, lost.turn, to_ms(lost.at))
         self._db.execute(
-            "INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (fact) DO UPDATE SET "
+            f"INSERT INTO lost ({_LOST}) VALUES ({marks(13)}) ON CONFLICT (fact) DO UPDATE SET "  # noqa: S608  # constants
             "state = excluded.state, uses = excluded.uses, beyond = excluded.beyond",
-            (*whose, int(lost.notional), told, lost.state, uses, lost.beyond),
+            (*whose, int(lost.notional), told, lost.state, uses, lost.beyond, *named),
         )
 
     def _keep_run(self, run: Run) -> None:
@@ -122,19 +128,18 @@ class EvidenceStore:
 
     def lost(self) -> Iterator[Lost]:
         """What was not taken back: a later total may still cover it."""
-        for fact, uid, process, turn, first, at, notional, told, state, uses, beyond in self._db.execute(
-            "SELECT fact, uid, process, turn, first, at, notional, told, state, uses, beyond FROM lost "
-            "WHERE state <> 'covered' ORDER BY at"
-        ):
+        rows = self._db.execute(f"SELECT {_LOST} FROM lost WHERE state <> 'covered' ORDER BY at")  # noqa: S608  # constants
+        for fact, uid, process, turn, at, notional, told, state, uses, beyond, first, named, whole in rows:
             said = {} if uses is None else _uses.decode(uses)
             streamed = {model: Use(*use) for model, use in _told.decode(told).items()}
-            whose = (fact, uid, process, turn, first, from_ms(at), bool(notional), streamed, state)
+            messages = (first,) if named is None else _named.decode(named)
+            whose = (fact, uid, process, turn, messages, bool(whole), from_ms(at), bool(notional))
             booked = {model: (Use(*use), priced) for model, (use, priced) in said.items()}
-            yield Lost(*whose, booked, beyond)
+            yield Lost(*whose, streamed, state, booked, beyond)
 
     def sums(self) -> Iterator[Witnessed]:
-        for uid, cost in self._db.execute("SELECT uid, cost FROM witnessed"):
-            yield Witnessed(uid, cost)
+        for uid, cost, last in self._db.execute("SELECT uid, cost, last FROM witnessed"):
+            yield Witnessed(uid, cost, last)
 
     def place(self, path: str) -> Place | None:
         row = self._db.execute("SELECT inode, read_to FROM files WHERE path = ?", (path,)).fetchone()
@@ -148,16 +153,23 @@ class EvidenceStore:
             found |= {one.key: one for one in self._messages(where, some)}
         return found
 
-    def first(self, uid: str, message: str) -> datetime | None:
-        """When a session's message of this id began."""
-        row = self._db.execute(  # "/" ends the id in a key, and "0" follows it
-            "SELECT min(at) FROM messages WHERE uid = ? AND key >= ? AND key < ?",
-            (uid, f"{message}/", f"{message}0"),
-        ).fetchone()
-        return None if row[0] is None else from_ms(row[0])
+    def spoken(self, uid: str, messages: Sequence[str]) -> list[Message]:
+        """A session's messages of these ids."""
+        found: list[Message] = []
+        for start in range(0, len(messages), _AT_ONCE):
+            some = messages[start : start + _AT_ONCE]
+            within = ", ".join(["(?, ?)"] * len(some))  # both databases name them column1 and column2
+            bounds = [end for one in some for end in (f"{one}/", f"{one}0")]  # "/" ends an id, "0" follows it
+            rows = self._db.execute(
+                f"SELECT {_MESSAGE} FROM (VALUES {within}) AS ids "  # noqa: S608  # constants
+                "CROSS JOIN messages WHERE key >= column1 AND key < column2",
+                bounds,
+            )
+            found += [one for one in _read(rows) if one.uid == uid]
+        return found
 
     def between(self, uid: str, first: datetime, last: datetime) -> list[Message]:
-        where = "WHERE uid = ? AND at >= ? AND at <= ? ORDER BY at, key"
+        where = "WHERE uid = ? AND at >= ? AND at <= ? ORDER BY at, place, key"
         return list(self._messages(where, (uid, to_ms(first), to_ms(last))))
 
     def spent(self, uid: str, until: datetime) -> int | None:
@@ -167,7 +179,10 @@ class EvidenceStore:
         return None if row[0] is None else int(row[0])
 
     def _messages(self, where: str, values: Sequence[object]) -> Iterable[Message]:
-        rows = self._db.execute(f"SELECT {_MESSAGE} FROM messages {where}", values)  # noqa: S608  # constants
-        for key, uid, at, model, *counts in rows:
-            use = Use(*counts[:7])
-            yield Message(key, uid, from_ms(at), model, use, bool(counts[7]), bool(counts[8]))
+        return _read(self._db.execute(f"SELECT {_MESSAGE} FROM messages {where}", values))  # noqa: S608  # constants
+
+
+def _read(rows: Iterable[Sequence[Any]]) -> Iterator[Message]:
+    for key, uid, at, model, place, *counts in rows:
+        use = Use(*counts[:7])
+        yield Message(key, uid, from_ms(at), model, use, bool(counts[7]), bool(counts[8]), place)

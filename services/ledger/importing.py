@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Keep, Publish, ReplyTo
+from services.ledger.estimates import message_of, posting_of
 from services.ledger.evidence import Followed, Message
 from services.ledger.model import IMPORT, KeepSession, Posting
 from services.ledger.prices import Prices
 from services.ledger.transcripts import Call, larger
-from services.ledger.witness import message_of, posting_of
 
 UNNAMED = "import"  # calls of no conversation
 ENDED = -1  # the file is read

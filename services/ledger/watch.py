@@ -6,6 +6,7 @@ others are left alone. Reading happens in a thread: a long conversation's transc
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -92,12 +93,16 @@ class Watch:
 
 
 def read_files(jobs: Sequence[Job], conversation: str) -> tuple[list[Call], list[tuple[str, Place]], int]:
-    """What is new in the files of a conversation, and how far each is read: to its last whole line."""
-    calls: list[Call] = []
+    """What is new in the files of a conversation, and how far each is read: to its last whole line. Calls of
+    one file come in its order, those of several as their times tell.
+    """
+    found: list[list[Call]] = []
     places: list[tuple[str, Place]] = []
     broken = 0
     for path, start, place in jobs:
         end = start
+        calls: list[Call] = []
+        found.append(calls)
         own = path.stem == conversation or path.parent.name == "subagents"
         try:
             for line in lines(path, start):
@@ -116,4 +121,4 @@ def read_files(jobs: Sequence[Job], conversation: str) -> tuple[list[Call], list
             continue  # it vanished: next time
         if end != start or start == 0:
             places.append((str(path), Place(place.inode, end)))
-    return calls, places, broken
+    return list(heapq.merge(*found, key=lambda call: call.at)), places, broken

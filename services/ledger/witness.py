@@ -6,12 +6,13 @@ model that stand in them (`read`). Each call is kept once, under the session tha
 
 Two things come of it:
 
-- **What an agent could not report.** When a process is gone in mid turn, ingest names the first message that
-  no result has covered (`unreported`). Everything from that message to the process's end is booked from the
-  transcript, as an estimate; and from ingest's count what was streamed in the last moment, which the agent
-  had no time to write there. Ingest starts the next process only after it has told of the end of this one,
-  so nothing of the next one falls in between. If a total of the same process comes after all (its last
-  frames were read late), the estimate is taken back, model by model (`covered`).
+- **What an agent could not report.** When a process is gone in mid turn, ingest names the messages that no
+  result has covered (`unreported`): it has heard them in the order in which they were said, so no clock
+  decides which they are, and none is both in a total and among them. They are booked from the transcript, as
+  an estimate; and from ingest's count what was streamed in the last moment, which the agent had no time to
+  write there. Where it was not heard to its end (its bridge was dead, too), what stands after them is booked
+  as well (`_unheard`). If a total of the same process comes after all (its last frames were read late), the
+  estimate is taken back, model by model (`covered`).
 - **Drift.** `SETTLE_S` after a report, when the agent has written its lines, both are compared up to the
   report's time. A difference beyond a cent or 1 % is told, with its cause where it can be known.
 
@@ -29,6 +30,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish
 from services.ledger import money
+from services.ledger.estimates import booked_posting, lost_posting, message_of
 from services.ledger.evidence import (
     Archive,
     Followed,
@@ -39,9 +41,9 @@ from services.ledger.evidence import (
     Told,
     Witnessed,
 )
-from services.ledger.model import TRANSCRIPT, Account, Posting, Report, Use
+from services.ledger.model import Account, Posting, Report, Use
 from services.ledger.prices import Prices
-from services.ledger.transcripts import Call, larger, merge
+from services.ledger.transcripts import MAX_ID, Call, larger, merge
 
 SETTLE_S = 3.0  # Claude Code writes its lines within 0.2 s; a loaded machine takes longer
 GIVE_UP_S = 120.0  # a transcript that has not come by then does not exist, or not here
@@ -59,7 +61,7 @@ class Case:
     followed: dict[str, Followed] = field(default_factory=dict)  # by conversation
     lost: list[Lost] = field(default_factory=list)
     compare: tuple[datetime, int] | None = None  # (report's time, spent by then): not yet compared
-    version: str = ""
+    last: int = 0  # place of the message that was read last
 
 
 class Witness:
@@ -90,6 +92,8 @@ class Witness:
         for one in lost:
             self._case(one.uid).lost.append(one)
         for row in sums:
+            if row.last:
+                self._case(row.uid).last = row.last
             found = account(row.uid)
             if found is not None:
                 found.transcript = row.cost
@@ -127,7 +131,9 @@ class Witness:
             )
             for model, use in data.usage.items()
         }
-        made = Lost(fact.id, uid, data.process, data.turn, data.first, fact.at, data.notional, told)
+        messages = tuple(name[:MAX_ID].replace("\0", "") for name in data.messages or [data.first])
+        whose = (fact.id, uid, data.process, data.turn)
+        made = Lost(*whose, messages, data.whole, fact.at, data.notional, told)
         self._case(uid).lost.append(made)
         return [made]
 
@@ -149,7 +155,7 @@ class Witness:
             for model, (use, priced) in (lost.uses or {}).items():
                 row, back = f"{lost.fact}/-{report.fact}/{model}", Use().minus(use)
                 worth = None if priced is None else -priced
-                rows.append(_posting(lost, row, model, report.at, back, worth))
+                rows.append(lost_posting(lost, row, model, report.at, back, worth))
             case.lost[place] = replace(lost, state="covered", uses={}, beyond=0)
             effects.append(case.lost[place])
         return rows, effects
@@ -186,7 +192,7 @@ class Witness:
                 if account is not None:
                     account.transcript = (account.transcript or 0) + message.grown().cost
                 if followed.booked:
-                    rows.append(_booked(message, account is not None and account.notional))
+                    rows.append(booked_posting(message, account is not None and account.notional))
             effects += [ReadTo(path, uid, place) for path, place in places]
         if rows:
             effects += self._book(rows, now)
@@ -195,6 +201,7 @@ class Witness:
         return [*effects, *self._settle(uid, now), *self._judge(uid, account, now)]
 
     def _new(self, followed: Followed, calls: Sequence[Call]) -> Iterable[Message]:
+        case = self._case(followed.uid)
         merged = merge(calls)
         known = self._archive.known(list(merged)) if merged else {}
         for key, call in merged.items():
@@ -202,10 +209,12 @@ class Witness:
             before = known.get(key)
             if before is None:
                 if at >= followed.since:
-                    yield message_of(call, self._prices, followed.uid, at, booked=followed.booked)
+                    case.last += 1
+                    made = message_of(call, self._prices, followed.uid, at, booked=followed.booked)
+                    yield replace(made, place=case.last)
             elif before.uid == followed.uid and larger(call.use, before.use):
                 made = message_of(call, self._prices, followed.uid, before.at, booked=before.booked)
-                yield replace(made, before=before)
+                yield replace(made, place=before.place, before=before)
 
     def _settle(self, uid: str, now: datetime) -> list[Effect]:
         """Book what was lost, if its transcript tells of it by now."""
@@ -215,7 +224,7 @@ class Witness:
             if lost.state != "open":
                 continue
             messages = self._of(lost)
-            wait = SETTLE_S if lost.told else GIVE_UP_S
+            wait = SETTLE_S if lost.told or messages else GIVE_UP_S
             if now - lost.at < timedelta(seconds=wait) and not self._whole(lost, messages):
                 continue
             rows, uses = self._rows(lost, messages)
@@ -233,8 +242,11 @@ class Witness:
 
     @staticmethod
     def _whole(lost: Lost, messages: Sequence[Message]) -> bool:
-        """Whether the transcript tells of all that was streamed: an agent writes its lines a little later."""
-        return bool(messages) and not any(use.tokens for use in _missing(lost, messages).values())
+        """Whether the transcript tells of all that was heard: an agent writes its lines a little later."""
+        written = {one.message for one in messages}
+        return written.issuperset(lost.messages) and not any(
+            use.tokens for use in _missing(lost, messages).values()
+        )
 
     def _rows(
         self, lost: Lost, messages: Sequence[Message]
@@ -243,12 +255,12 @@ class Witness:
         rows = []
         for one in messages:
             priced = None if one.unpriced else one.use.cost
-            rows.append(_posting(lost, f"{lost.fact}/{one.key}", one.model, one.at, one.use, priced))
+            rows.append(lost_posting(lost, f"{lost.fact}/{one.key}", one.model, one.at, one.use, priced))
         for model, use in _missing(lost, messages).items():
             if use.tokens:
                 priced = self._prices.total(model, lost.at, use)
                 row = f"{lost.fact}/~{model}"
-                rows.append(_posting(lost, row, model, lost.at, use._replace(cost=priced or 0), priced))
+                rows.append(lost_posting(lost, row, model, lost.at, use._replace(cost=priced or 0), priced))
         uses: dict[str, tuple[Use, int | None]] = {}
         for booked in rows:
             use, sum_ = uses.get(booked.model, (Use(), 0))
@@ -257,12 +269,20 @@ class Witness:
         return rows, uses
 
     def _of(self, lost: Lost) -> list[Message]:
-        """The messages from the first that was lost on, to the end of its process."""
-        first = self._archive.first(lost.uid, lost.first)
-        if first is None:
-            return []
-        found = self._archive.between(lost.uid, first, lost.at)
+        """The messages that were lost with a process, as far as they are read."""
+        heard = self._archive.spoken(lost.uid, lost.messages)
+        found = heard if lost.whole or not heard else [*heard, *self._unheard(lost, heard)]
         return [one for one in found if not one.booked]
+
+    def _unheard(self, lost: Lost, heard: Sequence[Message]) -> list[Message]:
+        """What the process wrote after all that was heard of it. It stands behind that in the order of
+        reading, so no total has counted it, and is from before the process's end, so the next one, which is
+        started after that, did not write it. (The end alone goes by a clock: nothing else is known of it.)
+        """
+        last = max(heard, key=lambda one: one.place)
+        found = self._archive.between(lost.uid, last.at, lost.at)
+        known = {one.key for one in heard}
+        return [one for one in found if one.place >= last.place and one.key not in known]
 
     def _unfound(self, lost: Lost, now: datetime) -> Publish:
         account = self._account(lost.uid)
@@ -343,58 +363,3 @@ def _explains(part: int, drift: int) -> bool:
 def exceeds(drift: int, spent: int) -> bool:
     """Beyond a cent, or 1 %."""
     return abs(drift) > CENT or abs(drift) > max(NOISE, abs(spent) // 100)
-
-
-def message_of(call: Call, prices: Prices, uid: str, at: datetime, *, booked: bool) -> Message:
-    """With its price: the table's, else the line's own."""
-    cost = prices.call(call.model, at, call.use, call.searches, fast=call.fast)
-    if cost is None:
-        cost = call.said
-    use = call.use._replace(cost=cost or 0)
-    return Message(call.key, uid, at, call.model, use, unpriced=cost is None, booked=booked)
-
-
-def _posting(lost: Lost, row: str, model: str, at: datetime, use: Use, priced: int | None = None) -> Posting:
-    return Posting(
-        id=row,
-        uid=lost.uid,
-        process=lost.process,
-        turn=lost.turn + 1,
-        model=model,
-        at=at,
-        use=use,
-        turns=0,
-        share=0,
-        source=TRANSCRIPT,
-        notional=lost.notional,
-        fact=lost.fact,
-        estimated=True,
-        priced=priced,
-    )
-
-
-def _booked(message: Message, notional: bool) -> Posting:
-    """The row of a message whose agent reports nothing."""
-    return posting_of(message, TRANSCRIPT, notional=notional, estimated=True)
-
-
-def posting_of(message: Message, source: str, *, notional: bool, estimated: bool) -> Posting:
-    """The row of a message, or of what a later telling adds to it."""
-    use = message.grown()
-    later = "" if message.before is None else "/+" + ".".join(str(count) for count in message.use[1:])
-    return Posting(
-        id=f"{source}/{message.key}{later}",
-        uid=message.uid,
-        process=0,
-        turn=0,
-        model=message.model,
-        at=message.at,
-        use=use,
-        turns=int(message.before is None),
-        share=int(message.before is None),
-        source=source,
-        notional=notional,
-        fact="",
-        estimated=estimated,
-        priced=None if message.unpriced else use.cost,
-    )

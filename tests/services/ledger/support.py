@@ -58,6 +58,14 @@ def in_memory() -> Database:
     return Sqlite(connection, "in memory")
 
 
+def undo_step_5(database: Database) -> None:
+    """The schema as step 4 left it. Within the caller's transaction."""
+    added = (("messages", "place"), ("witnessed", "last"), ("lost", "messages"), ("lost", "whole"))
+    for table, column in added:
+        database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    database.execute("UPDATE alembic_version SET version_num = '0004'")
+
+
 class World:
     """The ledger and everything around it; ``said`` are the effects since the last `restart` or `clear`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from services.ledger.database import Database
 from services.ledger.files import Place
 from services.ledger.model import Use
 from services.ledger.transcripts import Call
-from tests.services.ledger.support import OPUS, START, UID, World, fact_of
+from tests.services.ledger.support import OPUS, START, UID, World, fact_of, undo_step_5
 
 OTHER = "01JD0000000000000000000009"
 CALL = 4_000_000 + 2 * 20_000_000  # one token in, two out
@@ -32,9 +33,15 @@ def follow(world: World, conversation: str = "c1", uid: str = UID, **more: Any) 
     world.fact(fact_of(f"conv-{uid}-{conversation}", "conversation", data, world.now, uid))
 
 
-def lost(world: World, first: str, turn: int = 1, process: int = 1, **more: Any) -> None:
-    data = m.CostUnreported(session="web", process=process, turn=turn, conversation="c1", first=first, **more)
-    world.fact(fact_of(f"lost-{process}-{first}", "unreported", data, world.now))
+def lost(
+    world: World, *heard: str, turn: int = 1, process: int = 1, older: bool = False, **more: Any
+) -> None:
+    """``older``: as an ingest tells it that names the first message alone."""
+    names = [] if older else list(heard)
+    data = m.CostUnreported(
+        session="web", process=process, turn=turn, conversation="c1", first=heard[0], messages=names, **more
+    )
+    world.fact(fact_of(f"lost-{process}-{heard[0]}", "unreported", data, world.now))
 
 
 def call(name: str, at: datetime, *, model: str = OPUS, output: int = 2, w1: int = 0) -> Call:
@@ -60,7 +67,7 @@ def pico(usd: float | None) -> int:
 def test_what_a_killed_agent_could_not_report(world: World) -> None:
     world.cost(1, "0.000044")
     world.later(10)
-    lost(world, "b")
+    lost(world, "b", "c")
     calls = [call("a", START), call("b", START + timedelta(seconds=3)), call("c", world.now)]
     read(world, *calls, call("next", world.now + timedelta(seconds=1)))
     found = world.session()
@@ -71,6 +78,65 @@ def test_what_a_killed_agent_could_not_report(world: World) -> None:
     assert world.session().spent_usd == found.spent_usd
     assert world.session().witnesses.transcript_usd == 4 * CALL / 10**12
     assert world.ledger.witness.due() == []
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_messages_of_the_same_millisecond_are_told_apart(world: World, older: bool) -> None:
+    """What stands before "a" is in the total of turn 1, whatever it is called; "a" and "c" are not."""
+    world.cost(1, "0.000044")
+    lost(world, "a", older=older)
+    read(world, call("b", START), call("a", START), call("c", START))
+    world.later(4)
+    read(world)
+    assert pico(world.session().spent_usd) == 3 * CALL
+
+
+def test_a_clock_that_is_set_back_in_mid_life_counts_nothing_twice(world: World) -> None:
+    """Before the lost turn, within it, and before the next process's first."""
+    at = [START + timedelta(seconds=s) for s in (60, 30, 50, 40)]
+    world.now = at[0]
+    world.cost(1, "0.000044")
+    world.now = at[2]
+    lost(world, "b", "c", whole=True)
+    read(world, *(call(name, then) for name, then in zip("abcd", at, strict=True)))
+    world.restart()
+    world.cost(2, "0.000044", process=2)
+    assert pico(world.session().spent_usd) == 4 * CALL
+    assert world.store.derived_agrees()
+
+
+def test_what_nobody_heard_is_booked_up_to_the_end_of_its_process(world: World) -> None:
+    world.later(10)
+    lost(world, "a", turn=0)
+    read(world, call("a", START), call("b", START), call("c", world.now))
+    read(world, call("next", world.now + timedelta(seconds=1)))
+    assert pico(world.session().spent_usd) == 3 * CALL
+
+
+def test_the_transcript_of_a_subagent_is_waited_for(world: World) -> None:
+    """All that was heard is to be read before any of it is booked, as long as that may still come."""
+    lost(world, "a", "sub", turn=0, usage={OPUS: m.RunningUsage(input=1, output=2)})
+    read(world, call("a", START))
+    assert world.session().spent_usd == 0
+    read(world, call("sub", START))
+    assert pico(world.session().spent_usd) == 2 * CALL
+
+
+def test_what_an_older_release_has_left_is_booked(reopen: Callable[[], Database]) -> None:
+    world = World(database=reopen())
+    world.open()
+    follow(world)
+    read(world, call("a", START))
+    world.later(10)
+    lost(world, "b", turn=0, older=True)
+    calls = [call("b", START + timedelta(seconds=1)), call("c", world.now)]
+    world.act(world.ledger.read(UID, [("c1", calls, [])], world.now))
+    with world.db.transaction():
+        undo_step_5(world.db)
+    again = World(database=reopen())
+    again.now = world.now
+    read(again, call("next", again.now + timedelta(seconds=1)))
+    assert [row[-1] for row in again.rows()] == ["lost-1-b/b/r", "lost-1-b/c/r"]
 
 
 def test_what_had_only_been_streamed_is_booked_as_well(world: World) -> None:
