@@ -90,7 +90,7 @@ class AgentExited(Payload, frozen=True, kw_only=True):
 
 class ScreenShows(Payload, frozen=True, kw_only=True):
     """tmux → ingest: a dialog on an interactive session's screen keeps it from starting; ``message`` says
-    which, and what to do. Empty: it is gone.
+    which, and what to do.
     """
 
     process: int

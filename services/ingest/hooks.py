@@ -106,15 +106,14 @@ class Hooks(Registry):
     # screens
 
     def screen_shows(self, fact: m.Fact, data: m.ScreenShows, now: datetime) -> list[Effect]:
-        """The controller sees a dialog that keeps a session from starting (or that it is gone)."""
+        """The controller sees a dialog that keeps a session from starting."""
         session = self._of(fact.uid)
         step = self._step(session, now)
         r = step.r
         if r.living and data.process == r.process and not r.initialized:
-            r.error = data.message or None
+            r.error = data.message
             step.changed(data.message)
-            if data.message:
-                step.event(m.ErrorEvent, code="unavailable", message=cut.text(data.message, 2000))
+            step.event(m.ErrorEvent, code="unavailable", message=cut.text(data.message, 2000))
         return self._close(step)
 
     def typed(self, uid: str, request_id: str, problem: str, now: datetime) -> list[Effect]:

@@ -231,7 +231,11 @@ class Core(Judging):
         return record
 
     def screen_shows(self, record: Record, message: str, now: datetime) -> list[Effect]:
-        """A dialog keeps the agent from starting: ingest says so in the session's state."""
+        """A dialog keeps the agent from starting: ingest says so, once, in the session's state."""
+        watch = self._watching(record.uid)
+        if watch.dialog == message:
+            return []
+        watch.dialog = message
         data = m.ScreenShows(process=record.process, message=message)
         name = f"screen-{record.uid}-{record.process}-{hashlib.sha256(message.encode()).hexdigest()[:8]}"
         return [post(name, "screen", record.uid, now, data)]

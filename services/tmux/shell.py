@@ -87,7 +87,6 @@ class Controller(Station):
         self._todo: list[Do] = []
         self._checks: list[str] = []
         self._types: list[m.TypeText] = []
-        self._shown: dict[str, str] = {}  # uid → what was told of its screen
         self._wake = trio.Event()
         self._ingest_online = True  # until its status says otherwise
         self._watchdog_online = False  # until it says so: nobody waits for one that is not there
@@ -241,9 +240,9 @@ class Controller(Station):
                 continue  # it has just gone
             if found is not None and key is None:
                 message = screen.waits_at(found, record.session, record.asked.cwd)
-                if self._shown.get(record.uid) != message:
-                    self._shown[record.uid] = message
-                    self.act(self.core.screen_shows(record, message, self.context.now()))
+                effects = self.core.screen_shows(record, message, self.context.now())
+                if effects:
+                    self.act(effects)
 
     async def _look(self) -> None:
         """Look at the world, decide, and do it; one thing at a time."""

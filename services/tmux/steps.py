@@ -31,6 +31,7 @@ class Watch:
     opened_at: datetime | None = None
     down: bool = False  # it was seen not to run since then
     quick: int = 0  # how often in a row the program ended soon after it was opened
+    dialog: str = ""  # what was told of one that stands on this process's screen
 
 
 class Steps:

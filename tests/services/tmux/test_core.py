@@ -587,3 +587,15 @@ def test_only_a_screen_is_typed_into() -> None:
     it, _ = running()
     with pytest.raises(RefusedError, match="no screen"):
         it.typing(m.TypeText(id="t", uid="U1", process=1, text="x"))
+
+
+def test_a_dialog_is_told_once_of_each_process_that_it_keeps_from_starting() -> None:
+    it, uid = running(kind="interactive")
+
+    def told(message: str) -> list[m.Payload]:
+        return [data for _, data in facts(it.screen_shows(it.records[uid], message, NOW))]
+
+    assert told("trust?") == [m.ScreenShows(process=1, message="trust?")]
+    assert told("trust?") == []
+    it.spawn(m.SpawnAgent(id="s", uid=uid, process=2, resume=None), NOW)
+    assert told("trust?") == [m.ScreenShows(process=2, message="trust?")]
