@@ -126,7 +126,8 @@ async def ingest(args: argparse.Namespace) -> None:
         async for session, text in outgoing:
             asked = msgspec.json.decode(text)
             allowed = {"behavior": "allow", "updatedInput": asked["request"]["input"]}
-            response = {"subtype": "success", "request_id": asked["request_id"], "response": allowed}
+            said = allowed if asked["request"]["subtype"] == "can_use_tool" else {}
+            response = {"subtype": "success", "request_id": asked["request_id"], "response": said}
             frame = {"type": "control_response", "response": response}
             await sockets[session].send_message(encoder.encode(frame).decode() + "\n")
 
@@ -166,12 +167,13 @@ async def ingest(args: argparse.Namespace) -> None:
 
 
 async def relay(args: argparse.Namespace) -> None:
-    """question → request, decision → answer: the two hops of a gate."""
+    """question → request, decision → answer: the two hops of a gate. A hook is answered at once."""
     bus = BarePaho(args.broker_port, args.username, password(args))
 
     def on_message(_client: Any, _user: Any, message: mqtt.MQTTMessage) -> None:
         kind, session = message.topic.split("/")[1:]
-        target = "request" if kind == "question" else "answer"
+        asked = kind == "question" and b'"can_use_tool"' in message.payload
+        target = "request" if asked else "answer"
         bus.publish(f"bare/{target}/{session}", message.payload, 1)
 
     bus.client.on_message = on_message
