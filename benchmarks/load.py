@@ -2,9 +2,9 @@
 
 ``flood``: ``--frames`` in all, as fast as the server takes them, ``--lines`` in a WebSocket message.
 ``pace``: ``--rate`` a second in all for ``--seconds``. ``idle``: just holds the sockets.
-``ask``: ``--frames`` tool calls one after the other on the first session, beside ``--rate`` deltas a second on
-the others; prints the percentiles of the time from question to answer. As a real agent it lets its PreToolUse
-hook see each call first, and no two of its commands are the same. Answers the server's control requests.
+``ask``: ``--frames`` calls in turn on the first session, beside ``--rate`` deltas a second on the others;
+prints the percentiles of the time from question to answer. As a real agent it lets its PreToolUse hook see
+each call first, and no two of its commands are the same. Answers the server's control requests.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ from services.approvals.decision import (
     told,
 )
 from services.approvals.devices import Devices
+from services.approvals.foresight import Foresight
 from services.approvals.model import (
     Approval,
     Approver,
@@ -106,6 +107,7 @@ class Gate(Policing):
         self._node = node
         self._place = Place(home, sight)
         self._attention = Attention(self._place)
+        self._foresight = Foresight()
         self._rules = rules
         self._tokens = tokens
         self._approvers: dict[str, Approver] = {approver.user: approver for approver in approvers}
@@ -161,8 +163,8 @@ class Gate(Policing):
             if reading.sha256(q.input_json) != known.input_sha256:
                 raise RefusedError("bad_request", f"{q.approval} was asked before with another input")
             return [] if known.state is State.PENDING else [say.answer(known, now)]
-        with self._attention.to(uid, now) as place:
-            approval, verdict, view = opened(uid, q, self._rules, place, now)
+        examined = self.examined(uid, q, now)
+        approval, verdict = opened(uid, q, examined, self._rules, now)
         asked = Audit(now, "request", approval.id, rows.request(approval))
         if q.held:
             return [asked, *self._settle(approval, State.DENIED, now, **by_budget(q.held))]
@@ -170,7 +172,7 @@ class Gate(Policing):
             return [asked, *self._decide_by_rule(approval, verdict, now)]
         self._pending[approval.id] = approval
         self._items[approval.id] = say.item(approval)
-        return [Save(approval, new=True), asked, *self._ask(approval, view), *self._waiting()]
+        return [Save(approval, new=True), asked, *self._ask(approval, examined.view), *self._waiting()]
 
     def withdrawn(self, fact: m.Fact, w: m.QuestionWithdrawn, now: datetime) -> list[Effect]:
         """The agent waits no more; what is decided stays decided."""

@@ -183,6 +183,14 @@ class NoteCall(Do):
 
 
 @dataclass(frozen=True, slots=True)
+class LookAhead(Do):
+    """This call goes on; its agent may ask about it in a moment: examine it when all else is said."""
+
+    uid: str
+    question: m.Question
+
+
+@dataclass(frozen=True, slots=True)
 class Unapproved(Do):
     """For the metrics: a tool ran against a decision, or without one."""
 

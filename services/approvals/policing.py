@@ -24,12 +24,14 @@ from bus.messages import level_rank
 from services.approvals import reading, rows, say
 from services.approvals.attention import Attention
 from services.approvals.danger import assess
+from services.approvals.foresight import Foresight
 from services.approvals.model import (
     Approval,
     Approver,
     Audit,
     DropRule,
     GoodPolicy,
+    LookAhead,
     NoteCall,
     Place,
     Save,
@@ -38,11 +40,12 @@ from services.approvals.model import (
     Unapproved,
 )
 from services.approvals.passed import Passed
-from services.approvals.question import again, check, opened, read
+from services.approvals.question import Examined, again, check, examine, opened, read
 from services.approvals.remember import Remembered
 from services.approvals.rules import Looked, Rule, Rules, Verdict, describe
 
 KINDS = {"AskUserQuestion": "question", "ExitPlanMode": "plan"}  # as ingest has them
+_NEVER_ASKS = ("bypassPermissions", "dontAsk")  # modes of an agent that runs or refuses by itself
 MAX_DIFFERENCES = 500  # that a replay lists; it counts all
 
 
@@ -51,6 +54,7 @@ class Policing:
 
     _place: Place
     _attention: Attention
+    _foresight: Foresight
     _rules: Rules
     _approvers: dict[str, Approver]
     _pending: dict[str, Approval]
@@ -95,15 +99,29 @@ class Policing:
         )
         uid = check(j.uid, q)
         if not self._rules.interfere:
-            return _passed(uid, j, q, now)
-        with self._attention.to(uid, now) as place:
-            approval, verdict, _ = opened(uid, q, self._rules, place, now)
+            ahead = [] if q.permission_mode in _NEVER_ASKS else [LookAhead(uid, q)]
+            return [*_passed(uid, j, q, now), *ahead]
+        examined = self.examined(uid, q, now)
+        self._foresight.keep(uid, q, examined, now)
+        approval, verdict = opened(uid, q, examined, self._rules, now)
         if verdict.answer == "deny":
             asked = Audit(now, "request", approval.id, rows.request(approval))
             return [asked, *self._decide_by_rule(approval, verdict, now)]
         if verdict.forced and j.kind == "tool":
             return [_verdict(j, "ask", verdict.reason or f"the rule {verdict.rule} asks about it")]
         return _passed(uid, j, q, now)
+
+    def look_ahead(self, seen: LookAhead, now: datetime) -> None:
+        """The agent goes on, and may ask about this call in a moment: examine it meanwhile."""
+        self._foresight.keep(seen.uid, seen.question, self.examined(seen.uid, seen.question, now), now)
+
+    def examined(self, uid: str, q: m.Question, now: datetime) -> Examined:
+        """As it was seen a moment ago, or now."""
+        found = self._foresight.recall(uid, q, now)
+        if found is None:
+            with self._attention.to(uid, now) as place:
+                found = examine(uid, q, place)
+        return found
 
     def ran(self, fact: m.Fact, u: m.ToolUnapproved, now: datetime) -> list[Effect]:
         """A tool ran that nobody let run."""

@@ -1,9 +1,9 @@
-"""A question as it comes: checked, read, assessed, judged. Pure."""
+"""A question as it comes: checked, examined, judged. Pure."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from bus import messages as m
@@ -35,16 +35,30 @@ def check(uid: str | None, q: m.Question) -> str:
     return uid
 
 
-def opened(
-    uid: str, q: m.Question, rules: Rules, place: Place, now: datetime
-) -> tuple[Approval, Verdict, reading.View]:
-    """The approval that a checked question opens, what the rules say to it, and how it is shown."""
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a question's call is by itself: no rule, no person and no time in it."""
+
+    call: Call
+    view: reading.View
+    summary: str
+
+
+def examine(uid: str, q: m.Question, place: Place) -> Examined:
+    """Read and assess a checked question's call: one to three milliseconds, for a shell command."""
     place = replace(place, sight=place.sight.once())
     parsed = reading.parse(q.input_json)
     danger = assess(q.tool, parsed, q.cwd, place.home, place.sight)
     call = read(q, uid, parsed, danger, place)
-    verdict = rules.judge(call)
-    view = reading.view(q.input_json, parsed)
+    return Examined(call, reading.view(q.input_json, parsed), reading.summary(q.kind, q.tool, parsed))
+
+
+def opened(
+    uid: str, q: m.Question, examined: Examined, rules: Rules, now: datetime
+) -> tuple[Approval, Verdict]:
+    """The approval that a checked question opens, and what the rules say to it."""
+    verdict = rules.judge(examined.call)
+    danger = examined.call.danger
     waits_s = rules.timeout_for(q.kind, danger.level) if verdict.answer == "ask" else None
     approval = Approval(
         id=q.approval,
@@ -58,8 +72,8 @@ def opened(
         agent_id=q.agent_id,
         input_json=q.input_json,
         input_sha256=reading.sha256(q.input_json),
-        input_partial=view.partial,
-        summary=reading.summary(q.kind, q.tool, parsed),
+        input_partial=examined.view.partial,
+        summary=examined.summary,
         description=q.description,
         cwd=q.cwd,
         permission_mode=q.permission_mode,
@@ -71,7 +85,7 @@ def opened(
         expires_at=None if waits_s is None else now + timedelta(seconds=waits_s),
         asked_by=(verdict.rule or None) if verdict.answer == "ask" else None,
     )
-    return approval, verdict, view
+    return approval, verdict
 
 
 def read(

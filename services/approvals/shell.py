@@ -26,6 +26,7 @@ from services.approvals.devices import NO_LIMIT, Devices, Limit, no_device
 from services.approvals.keys import Keys
 from services.approvals.model import (
     Decided,
+    LookAhead,
     NotDecided,
     NoteCall,
     OldKeys,
@@ -300,6 +301,8 @@ class Shell:
             if len(self._calls) < MAX_CALLS:
                 self._calls.append(effect.call)
                 self._noted.set()
+        elif isinstance(effect, LookAhead):
+            self.gate.look_ahead(effect, self._context.now())
         elif isinstance(effect, NotDecided):
             self._refused.labels(effect.code).inc()
         elif isinstance(effect, Unapproved):

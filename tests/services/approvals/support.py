@@ -23,7 +23,7 @@ from services.approvals.audit import Seal
 from services.approvals.core import Gate
 from services.approvals.danger.sight import BLIND, Sight
 from services.approvals.devices import NO_LIMIT, Devices, Limit
-from services.approvals.model import Approval, Approver, GoodPolicy
+from services.approvals.model import Approval, Approver, GoodPolicy, LookAhead
 from services.approvals.policy import compile_rules
 from services.approvals.press import Looks, press
 from services.approvals.rules import Rules
@@ -119,6 +119,9 @@ class World:
                 elif isinstance(effect, Post):
                     self.mailbox.post(effect.owner, effect.fact)
         self.said += decided
+        for effect in decided:
+            if isinstance(effect, LookAhead):
+                self.gate.look_ahead(effect, self.now)
         return decided
 
     def later(self, seconds: float) -> None:
