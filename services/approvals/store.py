@@ -81,6 +81,7 @@ CREATE TABLE calls (
   at TEXT NOT NULL, record BLOB NOT NULL
 );
 """,
+    "DROP INDEX audit_approval;",  # nothing asked by it, and every row of the audit paid for it
 )
 
 _FIND = "SELECT record, json FROM approvals JOIN inputs ON approval = id"
