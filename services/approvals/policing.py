@@ -1,14 +1,14 @@
 """The policy's part of the gate: tool calls judged before they run, rules explained, replaced and forgotten.
 
 `judge` is asked about every tool call of an agent that lets its hooks decide, also those that it would run
-without asking. It answers at once, and what no rule is about is noted for `Replay` later on. Where a rule
+without asking. It answers at once, and what no rule is about is noted for `replay` later on. Where a rule
 denies, there is an approval, denied from the start, whose answer goes to ingest as a fact, and audit and
 outcome tell of it like of any other. Asked again (an answer was lost, a process died) it says the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
@@ -46,7 +46,6 @@ from services.approvals.rules import Looked, Rule, Rules, Verdict, describe
 
 KINDS = {"AskUserQuestion": "question", "ExitPlanMode": "plan"}  # as ingest has them
 _NEVER_ASKS = ("bypassPermissions", "dontAsk")  # modes of an agent that runs or refuses by itself
-MAX_DIFFERENCES = 500  # that a replay lists; it counts all
 
 
 class Policing:
@@ -329,78 +328,3 @@ def document(rule: Rule) -> dict[str, Any]:
         if getattr(rule, key):
             fields[key] = getattr(rule, key)
     return {**fields, "require": rule.require} if rule.require > 1 else fields
-
-
-class Replay:
-    """Holds a policy against what was decided before, and against what agents did by themselves; `look` at
-    one after the other.
-    """
-
-    def __init__(self, rules: Rules, place: Place) -> None:
-        self._rules, self._place = rules, place
-        self.looked_at = 0  # of decisions
-        self.calls = 0
-        self.counts: dict[str, int] = {}
-        self.differences: list[dict[str, Any]] = []
-
-    def look(self, approvals: Iterable[Approval]) -> None:
-        for a in approvals:
-            self.looked_at += 1
-            _, verdict = again(a, self._rules, self._place)
-            was, rule = _was(a)
-            if was != verdict.answer:
-                self._differs(a, a.created_at, a.summary, (was, rule, str(a.state)), verdict)
-
-    def look_at_calls(self, calls: Iterable[Passed]) -> None:
-        """Only a rule that denies or asks in every mode would have met them."""
-        for call in calls:
-            self.calls += 1
-            _, verdict = again(call, self._rules, self._place)
-            if verdict.answer == "deny" or (verdict.forced and call.kind == "tool"):
-                summary = reading.summary(call.kind, call.tool, reading.parse(call.input_json))
-                self._differs(call, call.at, summary, ("agent", None, "ran"), verdict)
-
-    def _differs(
-        self,
-        a: Approval | Passed,
-        at: datetime,
-        summary: str,
-        then: tuple[str, str | None, str],
-        verdict: Verdict,
-    ) -> None:
-        was, rule, decided = then
-        change = f"{was} → {verdict.answer}"
-        self.counts[change] = self.counts.get(change, 0) + 1
-        if len(self.differences) < MAX_DIFFERENCES:
-            self.differences.append(
-                {
-                    "id": a.id,
-                    "at": at,
-                    "session": a.session,
-                    "tool": a.tool,
-                    "summary": summary,
-                    "was": was,
-                    "was_rule": rule,
-                    "decided": decided,
-                    "would": verdict.answer,
-                    "would_rule": verdict.rule or None,
-                    "reason": verdict.reason,
-                }
-            )
-
-    def result(self) -> dict[str, Any]:
-        return {
-            "looked_at": self.looked_at,
-            "calls": self.calls,
-            "different": sum(self.counts.values()),
-            "changes": self.counts,
-            "differences": self.differences,
-        }
-
-
-def _was(a: Approval) -> tuple[str, str | None]:
-    """What was answered then: by a rule, or by asking somebody."""
-    outcome = a.outcome
-    if outcome is None or outcome.via != "policy":
-        return "ask", None
-    return ("allow" if a.state is State.APPROVED else "deny"), outcome.rule

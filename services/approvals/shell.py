@@ -36,8 +36,8 @@ from services.approvals.model import (
     Unapproved,
 )
 from services.approvals.passed import MAX_CALLS, Passed, bounded
-from services.approvals.policing import Replay
 from services.approvals.press import Looks, Standing, press
+from services.approvals.replay import Replay
 from services.approvals.rules import Rules
 from services.approvals.store import MIGRATIONS, Store
 from services.approvals.users import approvers

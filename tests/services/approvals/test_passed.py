@@ -12,7 +12,7 @@ import trio
 from services.approvals import passed
 from services.approvals.model import NoteCall, SaveCalls
 from services.approvals.passed import MAX_INPUT, Passed, bounded
-from services.approvals.policing import Replay
+from services.approvals.replay import Replay
 from services.approvals.shell import NOTE_CALLS_S
 from tests.services.approvals.support import SIGHT, START, UID, World, policy
 from tests.services.approvals.test_policy_shell import ask, judged

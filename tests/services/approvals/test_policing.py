@@ -14,8 +14,8 @@ from bus.errors import RefusedError
 from bus.ids import approval_id
 from services.approvals.danger.sight import Sight, Unparsed
 from services.approvals.model import Approver, NoteCall, State, Unapproved
-from services.approvals.policing import Replay
 from services.approvals.remember import Remembered
+from services.approvals.replay import Replay
 from tests.services.approvals.support import SIGHT, UID, World, error, fact, policy, published, result
 
 NO_PUSH = {"decision": "deny", "command": "git push", "reason": "the release job pushes", "name": "no push"}
