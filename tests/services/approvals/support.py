@@ -137,14 +137,7 @@ class World:
         self, request_id: str = "h1", input_json: str = '{"command":"make"}', **more: Any
     ) -> list[Effect]:
         """The hook callback of a tool call."""
-        q = question("a", input_json, **more)
-        j = m.JudgeTool(
-            uid=UID,
-            request_id=request_id,
-            **{key: getattr(q, key) for key in m.JudgeTool.__struct_fields__ if hasattr(q, key)
-               and key not in ("request_id", "uid")},
-        )  # fmt: skip
-        return self.act(self.gate.judge(j, self.now))
+        return self.act(self.gate.judge(hook(request_id, input_json, **more), self.now))
 
     def adopt(self, rules: Rules) -> list[Effect]:
         """The configuration is loaded again."""
@@ -237,6 +230,14 @@ def question(approval: str = "a1", input_json: str = '{"command":"make"}', **mor
         "auto_approve": [],
     }
     return m.Question(**{**fields, **more})
+
+
+def hook(request_id: str = "h1", input_json: str = '{"command":"make"}', **more: Any) -> m.JudgeTool:
+    """What ingest asks about a call that `question` would be about."""
+    q = question("a", input_json, **more)
+    same = [name for name in m.JudgeTool.__struct_fields__ if name in m.Question.__struct_fields__]
+    fields = {name: getattr(q, name) for name in same}
+    return m.JudgeTool(**{**fields, "uid": UID, "request_id": request_id})
 
 
 def fact(fact_id: str, fact_type: str, data: m.Payload, uid: str | None = UID) -> m.Fact:

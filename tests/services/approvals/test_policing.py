@@ -9,14 +9,24 @@ import pytest
 
 from bus import messages as m
 from bus import topics as t
-from bus.effects import Keep, Post
+from bus.effects import Keep, Post, Publish
 from bus.errors import RefusedError
 from bus.ids import approval_id
 from services.approvals.danger.sight import Sight, Unparsed
-from services.approvals.model import Approver, NoteCall, State, Unapproved
+from services.approvals.model import Approver, LookAhead, NoteCall, State, Unapproved
 from services.approvals.remember import Remembered
 from services.approvals.replay import Replay
-from tests.services.approvals.support import SIGHT, UID, World, error, fact, policy, published, result
+from tests.services.approvals.support import (
+    SIGHT,
+    UID,
+    World,
+    error,
+    fact,
+    hook,
+    policy,
+    published,
+    result,
+)
 
 NO_PUSH = {"decision": "deny", "command": "git push", "reason": "the release job pushes", "name": "no push"}
 PUSH = '{"command":"git push"}'
@@ -76,12 +86,14 @@ def test_a_call_of_nobody_is_refused(bad: dict[str, str]) -> None:
         World(sight=SIGHT, rules=policy(NO_PUSH)).judge(**bad)
 
 
-def test_without_a_rule_that_could_stop_it_a_call_is_not_even_read() -> None:
+def test_without_a_rule_that_could_stop_it_a_call_goes_on_before_it_is_read() -> None:
     def parse(_text: str, _within_s: float) -> Unparsed:
         raise AssertionError
 
     world = World(sight=Sight(parse=parse), rules=policy({"decision": "allow", "tool": "Bash"}))
-    assert verdict(world) == "none"
+    said = world.gate.judge(hook(), world.now)
+    assert [type(effect) for effect in said] == [Publish, NoteCall, LookAhead]
+    assert published(said, t.TOOL_VERDICT)[0].verdict == "none"
 
 
 def test_a_tool_that_ran_unapproved_is_told() -> None:
