@@ -178,13 +178,12 @@ def test_damage_while_at_work_then_a_backup(start: Start, broker: Broker, home: 
 def test_no_owner_replaces_a_damaged_database(start: Start, broker: Broker, home: Home) -> None:
     for service in OWNERS:
         home.store(service).write_bytes(b"damaged" * 1000)
-    first = {service: start(service) for service in OWNERS}
-    for service, owner in first.items():
-        said = ended(owner)
+    for service in OWNERS:  # in turn: each has a second to connect and say on the bus why it ends
+        said = ended(start(service))
         (aside,) = damaged(home, service)
         assert f"{service}: {home.store(service)} cannot be used: file is not a database. It was set" in said
         assert aside.read_bytes() == b"damaged" * 1000
-    assert {report["service"] for report in reports(broker)} == set(OWNERS)
+    eventually(lambda: {r["service"] for r in reports(broker)} == set(OWNERS), "it is told on the bus")
     again = {service: start(service) for service in OWNERS}
     for service, owner in again.items():
         assert f"was found damaged, and lies as {damaged(home, service)[0]}" in ended(owner)
