@@ -21,6 +21,8 @@ reads it: [asyncapi.json](asyncapi.json).
 - **snapshot**: the owner's present truth, retained, QoS 1; an empty payload means that it is gone.
 - **event**: something happened; may be lost.
 - **command**: asks an owner to act; with an `id` it acts once in 24 hours and is answered on `replies/<id>`.
+  Publish it without `retain`: what stands retained is ignored, but MQTT 3.1.1 tells nobody who is already
+  there that a message is retained, so it acts when it is published.
 - **fact**: something that is counted or decided once; internal, between services.
 
 Writers and readers are services, or roles: `viewer` ⊂ `approver` ⊂ `operator`, `device`, `services` (any of

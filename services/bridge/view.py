@@ -79,8 +79,8 @@ class View:
         return self.note(f"keys do not reach the agent; type elsewhere: pointsman send {session} 'your text'")
 
     def note(self, text: str) -> str:
-        """One dim line of our own."""
-        return f"{self._break()}{DIM}· {one_line(text, 500)}{RESET}\n"
+        """A dim word of our own."""
+        return f"{self._break()}{DIM}{wrapped(one_line(text, 500), self.width, MARGIN, '· ')}{RESET}"
 
     def stderr(self, text: str) -> str:
         """What the agent wrote to its stderr."""

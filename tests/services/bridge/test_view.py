@@ -42,7 +42,8 @@ def plain(text: str) -> str:
 def test_a_streamed_answer() -> None:
     assert plain(shown("hello")).startswith("""
 ❯ SAY Hello there, this is streamed in deltas
-· model claude-opus-5-5, permission mode default, conversation fdd36360-252d-46fb-b8d5-9d2c22101560
+· model claude-opus-5-5, permission mode default, conversation\x20
+  fdd36360-252d-46fb-b8d5-9d2c22101560
 ● Hello there, this is streamed in deltas
 ■ 1 step · 0.2 s · $0.0069 so far
 
@@ -55,7 +56,8 @@ def test_a_streamed_answer() -> None:
 def test_a_tool_that_is_approved() -> None:
     assert plain(shown("allow")).startswith("""
 ❯ BASH touch made-by-bash && echo made ;; SAY done
-· model claude-opus-5-5, permission mode default, conversation 85b420cf-b60b-4030-992c-fab4a6f99179
+· model claude-opus-5-5, permission mode default, conversation\x20
+  85b420cf-b60b-4030-992c-fab4a6f99179
 ● I will call a tool.
 ▸ Bash touch made-by-bash && echo made
 ⏸ waiting for approval: Bash touch made-by-bash && echo made
