@@ -64,6 +64,14 @@ class Site:
     def has(self, number: int) -> None:
         """It is the last one that was logged."""
         eventually(lambda: self.talked()[-1:] == [number], f"line {number} is in the log", 60)
+        self.reopen()
+
+    def reopen(self) -> None:
+        """As logrotate does. When supervisord has heard it, it is not amid a rotation."""
+        word, out = "log reopen request", self.supervisord
+        before = out.said().count(word)
+        out.signal(signal.SIGUSR2)
+        eventually(lambda: out.said().count(word) > before, "supervisord heard it", 60)
 
 
 @pytest.fixture
@@ -91,6 +99,7 @@ def test_supervisord_writes_and_rotates_the_logs_of_two_homes(sites: list[Site],
 
         eventually(seen, f"line {number} is read", 60)
     reader.close()
+    one.has(200)
     assert [line["number"] for line in read if line["event"] == "talk"] == list(range(1, 201))
     files = ["ledger.log", "ledger.log.1", "ledger.log.2"]
     assert sorted(path.name for path in (one.home / "logs").iterdir()) == files
@@ -107,8 +116,8 @@ def test_supervisord_writes_and_rotates_the_logs_of_two_homes(sites: list[Site],
     assert not list(tmp_path.glob("*.log*")), "nothing beside the homes"
 
     (one.home / "logs/ledger.log").rename(tmp_path / "moved")
-    one.supervisord.signal(signal.SIGUSR2)
-    eventually((one.home / "logs/ledger.log").exists, "a new log", 60)
+    one.reopen()
+    assert not (one.home / "logs/ledger.log").read_text()
     one.asks(201)
     one.has(201)
 
@@ -131,7 +140,8 @@ def test_a_supervisord_that_stands_still_or_has_no_room_costs_lines_and_nothing_
     site.has(3001)
     lines = site.lines("ledger.log.2", "ledger.log.1", "ledger.log")
     (lost,) = [line["lines"] for line in lines if line["event"] == LOST]
-    assert lost + sum(line["event"] == "talk" for line in lines) == 3001
+    missing = 3001 - sum(line["event"] == "talk" for line in lines)
+    assert 0 < missing <= lost <= missing + 5, "beside some that the service says by itself, as of the bus"
 
     pid, limit = site.supervisord.pid, resource.RLIMIT_FSIZE
     resource.prlimit(
