@@ -39,11 +39,15 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 MAX_MESSAGE_BYTES = MAX_LINE_BYTES + 1024
 """No message is longer. Give it to trio-websocket on both sides: its own default is 1 MiB."""
 
+FIGURES_S = 10.0
+"""How often a bridge says its `Figures` to who asked for them, after once at the greeting."""
+
 MAX_INPUT_LINE_BYTES = 900 * 1024
 """A line to the agent must fit into a pipe of 1 MiB (Linux's limit for users, fs.pipe-max-size) at one go,
 newline included."""
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Seconds = Annotated[float, Meta(ge=0)]
 LineNumber = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 ProcessNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
@@ -112,14 +116,52 @@ class Exit(Message, frozen=True, kw_only=True, tag="exit"):
     error: str | None = None
 
 
+class Used(Struct, frozen=True, kw_only=True):
+    """What a process uses: ``cpu_s`` of the processor since it began, ``started_s`` after 1970."""
+
+    rss_bytes: Count
+    cpu_s: Seconds
+    open_fds: Count
+    started_s: Seconds
+
+
+class Figures(Message, frozen=True, kw_only=True, tag="figures"):
+    """How the bridge is, for Prometheus. Only for an ingest that asked (`IngestHello.figures`): an older one
+    would hang up on a message that it does not know.
+
+    ``keeper`` is None when it is gone. ``journal_bytes`` are on the disk, ``unacknowledged_bytes`` of them
+    not kept by ingest yet; ``waiting_lines`` are for the agent, which has not read them. Counted since the
+    bridge began: what it sent of the journal (again after each loss of the connection) and wrote into the
+    agent's stdin, lines for the agent that were left out, connections that stood, and attempts that failed.
+    """
+
+    version: Annotated[str, Meta(max_length=64)]
+    bridge: Used
+    keeper: Used | None
+    journal_bytes: Count
+    unacknowledged_bytes: Count
+    waiting_lines: Count
+    lines_out: Count
+    bytes_out: Count
+    lines_in: Count
+    bytes_in: Count
+    unwritable: Count
+    connections: Count
+    failed_connections: Count
+
+
 # ── ingest → bridge ──────────────────────────────────────────────────────────────────────────────────────
 
 
 class IngestHello(Message, frozen=True, kw_only=True, tag="hello"):
-    """Go on with agent process ``process`` from byte ``offset`` of its journal (0: from the start)."""
+    """Go on with agent process ``process`` from byte ``offset`` of its journal (0: from the start).
+
+    ``figures``: it takes `Figures`.
+    """
 
     process: ProcessNumber
     offset: Count
+    figures: bool = False
 
 
 class Line(Message, frozen=True, kw_only=True, tag="line"):
@@ -151,10 +193,12 @@ class Bye(Message, frozen=True, kw_only=True, tag="bye"):
     """The exit is kept durably: the bridge ends with code 0."""
 
 
-FromBridge = BridgeHello | Data | Taken | Unwritable | Exit
+FromBridge = BridgeHello | Data | Taken | Unwritable | Exit | Figures
 FromIngest = IngestHello | Line | Ack | Signal | Refused | Bye
 
-_Plain = BridgeHello | Taken | Unwritable | Exit  # all of FromBridge that msgspec can read by itself
+_Plain = (
+    BridgeHello | Taken | Unwritable | Exit | Figures
+)  # all of FromBridge that msgspec can read by itself
 T = TypeVar("T")
 
 

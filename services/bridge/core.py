@@ -47,6 +47,7 @@ from services.bridge.model import (
     Kill,
     Link,
     Lost,
+    Measured,
     NotWritten,
     Punch,
     Read,
@@ -109,6 +110,9 @@ def step(state: State, event: Event, now: datetime) -> tuple[State, list[Effect]
             state = _unread(state, event.size, effects)
         case Exited():
             state = replace(state, exited=event, size=event.size)
+        case Measured():
+            if state.link is Link.UP and state.figures:
+                state = _say(state, event.figures, effects)
     if not state.stopped:
         state = _go_on(state, effects)
     return state, effects
@@ -133,7 +137,9 @@ def _hello(state: State) -> bytes:
     )
 
 
-def _say(state: State, message: wire.Taken | wire.Unwritable | wire.Exit, effects: list[Effect]) -> State:
+def _say(
+    state: State, message: wire.Taken | wire.Unwritable | wire.Exit | wire.Figures, effects: list[Effect]
+) -> State:
     effects.append(Send(wire.encode(message)))
     return replace(state, sending=state.sending + 1)
 
@@ -195,7 +201,16 @@ def _greeted(state: State, hello: wire.IngestHello, effects: list[Effect]) -> St
         return state
     if state.outage_told:
         effects.append(Tell("connected again"))
-    state = replace(state, link=Link.UP, attempts=0, down_since=None, outage_told=False, sent=hello.offset)
+    state = replace(
+        state,
+        link=Link.UP,
+        attempts=0,
+        down_since=None,
+        outage_told=False,
+        sent=hello.offset,
+        acked=hello.offset,
+        figures=hello.figures,
+    )
     if hello.offset < state.kept:
         lost = wire.notice("lost", state.kept - hello.offset)
         effects.append(Send(wire.encode_data(hello.offset, lost, state.kept)))
@@ -209,6 +224,7 @@ def _greeted(state: State, hello: wire.IngestHello, effects: list[Effect]) -> St
 
 def _acknowledged(state: State, offset: int, effects: list[Effect]) -> State:
     offset = min(offset, state.sent)  # what was never sent cannot have been kept
+    state = replace(state, acked=max(state.acked, offset))
     if state.link is not Link.UP or offset - state.kept < PUNCH_STEP:
         return state
     state = replace(state, kept=offset)

@@ -92,7 +92,14 @@ class Exited:
     error: str | None
 
 
-Event = Connected | Lost | Received | Sent | Grew | Chunk | Wrote | NotWritten | Unread | Exited
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How this bridge is now."""
+
+    figures: wire.Figures
+
+
+Event = Connected | Lost | Received | Sent | Grew | Chunk | Wrote | NotWritten | Unread | Exited | Measured
 
 # ── Effects, to be carried out in their order ────────────────────────────────────────────────────────────
 
@@ -189,6 +196,8 @@ class State:
 
     size: int = 0
     sent: int = 0
+    acked: int = 0  # of the present connection
+    figures: bool = False  # the present connection takes them
     pieces: tuple[bytes, ...] = ()  # of the line that begins at `sent`; empty when it is too long
     pieces_size: int = 0  # counts on when it is too long
     sending: int = 0

@@ -18,6 +18,7 @@ import trio
 
 from bus import bridge_wire as wire
 from services.bridge import core, keeper, link, model
+from services.bridge.figures import Tally
 from services.bridge.files import STDERR_STEP, Kept, LaunchError, SessionDir, punch
 from services.bridge.pipe import AgentPipe, TooLongError
 from services.bridge.watch import Watch
@@ -57,6 +58,7 @@ class Shell:
         self._scope = trio.CancelScope()
         self._hole_refused = False
         self._stderr_punched = 0
+        self._tally = Tally()
 
     async def run(self) -> int:
         """Serve the agent process of launch.json until it is over. Raises `WorldError`."""
@@ -87,6 +89,7 @@ class Shell:
                     nursery.start_soon(self._follow, watch)
                     nursery.start_soon(self._await_exit, agent)
                     nursery.start_soon(self._window.run)
+                    nursery.start_soon(self._measure)
                     unread = self._pipe.unread() if self._pipe else 0
                     self._state, effects = core.start(self._state, unread, _now())
                     self._poured.set()
@@ -111,7 +114,9 @@ class Shell:
         self._stepping = True
         try:
             while self._events:
-                self._state, effects = core.step(self._state, self._events.popleft(), _now())
+                event = self._events.popleft()
+                self._tally.count(event)
+                self._state, effects = core.step(self._state, event, _now())
                 self._carry_out(effects)
         finally:
             self._stepping = False
@@ -314,6 +319,17 @@ class Shell:
 
     def _received(self, message: wire.FromIngest) -> None:
         self._happened(model.Received(message))
+        if isinstance(message, wire.IngestHello):
+            self._measured()
+
+    async def _measure(self) -> None:
+        while True:
+            await trio.sleep(wire.FIGURES_S)
+            self._measured()
+
+    def _measured(self) -> None:
+        if self._state.figures:
+            self._happened(model.Measured(self._tally.figures(self._state, self._dir, self._journal)))
 
     async def _send(self, send: Callable[[bytes], Awaitable[None]]) -> None:
         while True:

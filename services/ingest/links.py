@@ -203,6 +203,12 @@ class Links(Registry):
     def unwritable(self, number: int, n: int, reason: str, now: datetime) -> list[Effect]:
         return self._linked(number, now, lambda step: delivery.unwritable(step, n, reason))
 
+    def measured(self, number: int, figures: bw.Figures) -> None:
+        """How the bridge is, for metrics."""
+        session = self._links.get(number)
+        if session is not None and session.link is not None and session.link.number == number:
+            session.link.figures = figures
+
     def agent_gone(self, number: int, message: bw.Exit, now: datetime) -> list[Effect]:
         """The bridge's last word. It is kept, then the bridge may go."""
         session = self._links.get(number)

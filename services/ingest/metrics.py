@@ -34,12 +34,18 @@ class SessionFigures(Collector):
         queued = GaugeMetricFamily(
             "pointsman_session_queued_prompts", "Prompts that the agent does not have yet", labels=["session"]
         )
+        starts = CounterMetricFamily(
+            "pointsman_session_agent_starts",
+            "Agent processes that a living session has had: each waking is one, each start after a death",
+            labels=["session"],
+        )
         for session in self._sessions.living():
             name = session.record.session
+            starts.add_metric([name], session.record.process)
             status_of.add_metric([name, session.record.status], 1)
             turns.add_metric([name], session.record.turns)
             queued.add_metric([name], len(session.prompts))
-        yield from (status_of, turns, queued)
+        yield from (status_of, turns, queued, starts)
         yield GaugeMetricFamily(
             "pointsman_ingest_connections", "Agents and bridges connected", value=self._connections()
         )

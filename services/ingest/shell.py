@@ -22,6 +22,7 @@ from services._process.context import Context
 from services._process.ports import port_for
 from services._process.station import Station
 from services._process.store import open_store
+from services.ingest.bridge_metrics import BridgeFigures
 from services.ingest.core import INDEX_S, Sessions
 from services.ingest.deltas import JOIN_S
 from services.ingest.exceptions import KINDS, Excepted
@@ -75,6 +76,7 @@ class Shell:
     def _metrics(self) -> None:
         registry, sessions = self._context.registry, self.sessions
         registry.register(SessionFigures(sessions, lambda: len(self.server.connections)))
+        registry.register(BridgeFigures(sessions))
         self._exceptions = Counter(
             "pointsman_exceptions",
             "What exactly-once does not hold for, by kind (docs/reliability.md)",
@@ -183,6 +185,8 @@ class Shell:
             self.station.act(core.unwritable(number, message.n, message.reason, now))
         elif isinstance(message, bw.Exit):
             self.station.act(core.agent_gone(number, message, now))
+        elif isinstance(message, bw.Figures):
+            core.measured(number, message)
 
     def closed(self, connection: Connection) -> None:
         self.station.act(self.sessions.disconnected(connection.number, self._context.now()))
@@ -253,7 +257,8 @@ class Shell:
                 bw.encode(bw.Line(n=effect.n, data=effect.data)) if connection.bridge else effect.data + "\n"
             )
         elif isinstance(effect, SendHello):
-            connection.send(bw.encode(bw.IngestHello(process=effect.process, offset=effect.offset)))
+            hello = bw.IngestHello(process=effect.process, offset=effect.offset, figures=True)
+            connection.send(bw.encode(hello))
         elif isinstance(effect, SendAck):
             connection.send(bw.encode(bw.Ack(offset=effect.offset)))
         elif isinstance(effect, SendBye):

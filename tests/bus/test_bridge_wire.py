@@ -11,6 +11,12 @@ from bus import bridge_wire as wire
 from bus.errors import MisuseError, PeerError
 from bus.ids import approval_id
 
+USED = wire.Used(rss_bytes=4096, cpu_s=0.5, open_fds=9, started_s=1.5)
+FIGURES = wire.Figures(
+    version="1", bridge=USED, keeper=None, journal_bytes=1, unacknowledged_bytes=2, waiting_lines=3,
+    lines_out=4, bytes_out=5, lines_in=6, bytes_in=7, unwritable=8, connections=9, failed_connections=10,
+)  # fmt: skip
+
 FROM_BRIDGE = [
     (
         wire.BridgeHello(process=2, written=7, agent_pid=4711, size=90),
@@ -22,9 +28,15 @@ FROM_BRIDGE = [
         wire.Exit(process=1, code=None, size=5),
         b'{"t":"exit","process":1,"code":null,"size":5,"error":null}\n',
     ),
+    (
+        FIGURES,
+        b'{"t":"figures","version":"1","bridge":{"rss_bytes":4096,"cpu_s":0.5,"open_fds":9,"started_s":1.5},'
+        b'"keeper":null,"journal_bytes":1,"unacknowledged_bytes":2,"waiting_lines":3,"lines_out":4,'
+        b'"bytes_out":5,"lines_in":6,"bytes_in":7,"unwritable":8,"connections":9,"failed_connections":10}\n',
+    ),
 ]
 FROM_INGEST = [
-    (wire.IngestHello(process=1, offset=0), b'{"t":"hello","process":1,"offset":0}\n'),
+    (wire.IngestHello(process=1, offset=0), b'{"t":"hello","process":1,"offset":0,"figures":false}\n'),
     (wire.Line(n=1, data='{"a":"ü"}'), '{"t":"line","n":1,"data":"{\\"a\\":\\"ü\\"}"}\n'.encode()),
     (wire.Ack(offset=2**40), b'{"t":"ack","offset":1099511627776}\n'),
     (wire.Signal(name="INT"), b'{"t":"signal","name":"INT"}\n'),
@@ -61,6 +73,11 @@ def test_unknown_fields_are_ignored() -> None:
     assert wire.decode_from_ingest(b'{"t":"ack","offset":1,"new":[1]}') == wire.Ack(offset=1)
 
 
+def test_an_older_ingest_asks_for_no_figures() -> None:
+    said = wire.decode_from_ingest(b'{"t":"hello","process":1,"offset":0}\n')
+    assert said == wire.IngestHello(process=1, offset=0, figures=False)
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -78,6 +95,8 @@ def test_unknown_fields_are_ignored() -> None:
         b'{"t":"taken","n":1}\nmore',
         b'{"t":"exit","process":1,"code":"0","size":0}\n',
         b'{"t":"hello"}\n',
+        b'{"t":"figures","version":"1"}\n',
+        wire.encode(FIGURES).replace(b'"version":"1"', b'"version":"%b"' % (b"1" * 65)),
         b"\xff\xfe\n",
         b"[" * 100_000,
     ],
@@ -102,7 +121,7 @@ _json = st.recursive(
 _near = st.builds(
     lambda tag, fields, rest: msgspec.json.encode({"t": tag, **fields}) + rest,
     st.sampled_from(
-        ["hello", "data", "taken", "unwritable", "exit", "line", "ack", "signal", "refused", "bye"]
+        ["hello", "data", "taken", "unwritable", "exit", "figures", "line", "ack", "signal", "refused", "bye"]
     ),
     st.dictionaries(
         st.sampled_from(

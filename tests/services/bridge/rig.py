@@ -150,6 +150,8 @@ class Ingest:
         self.acknowledges = True
         self.says_bye = True
         self.refuses: str | None = None
+        self.wants_figures = True
+        self.figures: list[wire.Figures] = []
         self._sockets: list[trio_websocket.WebSocketConnection] = []
 
     @contextlib.asynccontextmanager
@@ -189,9 +191,10 @@ class Ingest:
                 if self.refuses:
                     await socket.send_message(wire.encode(wire.Refused(reason=self.refuses)))
                     return
-                await socket.send_message(
-                    wire.encode(wire.IngestHello(process=self.session.process, offset=self.offset))
+                hello = wire.IngestHello(
+                    process=self.session.process, offset=self.offset, figures=self.wants_figures
                 )
+                await socket.send_message(wire.encode(hello))
                 for n in range(message.written + 1, len(self.lines) + 1):
                     await socket.send_message(wire.encode(wire.Line(n=n, data=self.lines[n - 1])))
                 self._sockets = [socket]
@@ -205,6 +208,9 @@ class Ingest:
                 self.taken = message.n
             case wire.Unwritable():
                 self.unwritable[message.n] = message.reason
+            case wire.Figures():
+                assert self.wants_figures
+                self.figures.append(message)
             case wire.Exit():
                 self.exit = message
                 if self.says_bye:

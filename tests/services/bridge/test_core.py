@@ -17,6 +17,11 @@ from services.bridge import core, model
 from services.bridge.model import Effect, Event, State
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
+FIGURES = wire.Figures(
+    version="1", bridge=wire.Used(rss_bytes=1, cpu_s=1.0, open_fds=1, started_s=1.0), keeper=None,
+    journal_bytes=1, unacknowledged_bytes=0, waiting_lines=0, lines_out=0, bytes_out=0, lines_in=0,
+    bytes_in=0, unwritable=0, connections=1, failed_connections=0,
+)  # fmt: skip
 
 
 class Playbook:
@@ -92,6 +97,31 @@ def test_too_long_a_line_is_replaced_and_the_offsets_stay_right() -> None:
             wire.Data(offset=26, end=29, raw=b"{}\n"),
         ]
         assert book.state.pieces == (b"{",)
+
+
+def test_figures_are_for_an_ingest_that_asked() -> None:
+    book = Playbook()
+    book.happens(model.Measured(FIGURES))
+    book.up()
+    assert book.happens(model.Measured(FIGURES)) == []
+    book.happens(model.Lost("away"), model.Connected(), model.Sent())
+    book.happens(model.Received(wire.IngestHello(process=1, offset=0, figures=True)))
+    book.happens(model.Measured(FIGURES))
+    assert book.said() == [FIGURES]
+    assert book.happens(model.Grew(3)) == [], "one message at a time"
+    assert book.happens(model.Sent()) == [model.Read(0, 3)]
+
+
+def test_what_is_acknowledged_counts_for_the_present_connection() -> None:
+    book = Playbook()
+    book.up()
+    book.happens(model.Grew(6), model.Chunk(0, b"{}\n{}\n"), model.Received(wire.Ack(offset=3)))
+    assert book.state.acked == 3
+    book.happens(model.Received(wire.Ack(offset=99)))
+    assert book.state.acked == 6, "never more than was sent"
+    book.happens(model.Lost("away"))
+    book.up(3)
+    assert book.state.acked == 3
 
 
 def test_acknowledged_parts_are_punched_in_steps_after_they_are_remembered() -> None:
@@ -336,7 +366,7 @@ class Sim:
             return
         match message:
             case wire.BridgeHello():
-                self.feed(model.Received(wire.IngestHello(process=1, offset=self.offset)))
+                self.feed(model.Received(wire.IngestHello(process=1, offset=self.offset, figures=True)))
                 for n in range(message.written + 1, self.given + 1):
                     self.feed(model.Received(self.line(n)))
             case wire.Data():
@@ -354,6 +384,9 @@ class Sim:
             case wire.Exit():
                 assert message.size == self.offset == len(self.truth)
                 self.told_exit = True
+
+    def measure(self) -> None:
+        self.feed(model.Measured(FIGURES))
 
     @staticmethod
     def line(n: int) -> wire.Line:
@@ -409,6 +442,7 @@ _ops = st.lists(
             [
                 "connect", "deliver", "connect", "deliver", "deliver", "drop", "deliver_unseen",
                 "acknowledge", "ingest_asks", "written", "written_crash", "crash", "agent_reads",
+                "measure",
             ]
         ).map(lambda name: (name, b"")),
     ),

@@ -148,11 +148,17 @@ class Play:
         return self.act(handler[kind](fact, data, self.now))  # type: ignore[operator]  # by its own type
 
     def open(
-        self, name: str = "one", *, prompt: str | None = None, resume: str | None = None, **more: Any
+        self,
+        name: str = "one",
+        *,
+        uid: str = UID,
+        prompt: str | None = None,
+        resume: str | None = None,
+        **more: Any,
     ) -> None:
         """A session whose bridge is connected."""
-        self.fact(created(name, prompt=prompt, resume=resume, **more))
-        self.fact(m.AgentStarted(process=1, resume=resume))
+        self.fact(created(name, prompt=prompt, resume=resume, **more), uid)
+        self.fact(m.AgentStarted(process=1, resume=resume), uid)
         self.connect(name)
 
     def connect(self, name: str = "one", process: int = 1, *, written: int = 0) -> None:
