@@ -314,6 +314,8 @@ def _panel(panel: Panel) -> Any:
         made = made.data_links([dashboard.DashboardLink("Open the session").url(SESSION_URL)])
     if panel.stacked:
         made = made.stacking(common.StackingConfig().mode(StackingMode.NORMAL)).fill_opacity(20)
+    if made.build().options is None:  # which the library writes as null; Grafana's types want an object
+        made.build().options = {}
     return made
 
 

@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 import trio
+from prometheus_client import ProcessCollector
 
 from bus import codec
 from bus import messages as m
@@ -78,6 +79,14 @@ class Shell:
             place=(config.root, context.config.node.name) if kind is Kind.EXTERNAL else None,
         )
         self.station = Station(context, connection, keep=self._keep, do=self._do)
+        # mosquitto serves no metrics of its own.
+        ProcessCollector("pointsman_mqtt_broker", lambda: self._pid, registry=context.registry)
+
+    @property
+    def _pid(self) -> int:
+        """The broker's own; 0, which is no process, while there is none of ours."""
+        child = self._child
+        return child.pid if child is not None else 0
 
     async def run(self) -> None:
         """The users' commands, until cancelled."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -37,15 +37,22 @@ class Handler:
         self._unanswered = 0
         self._restarts: deque[float] = deque(maxlen=RESTARTS)  # of the watchdog, monotonic
         self._owed: dict[str, Any] = {}  # what its successor is to be told
+        self._events: Counter[str] = Counter()  # taken, by supervisord's names for their types
+        self._counts = {"restarts": 0, "refused": 0, "unanswered": 0, "faults": 0}
 
     def __call__(self, event: Any, _result: bytes) -> None:
+        self._events[events.getEventNameByType(type(event))] += 1
         try:
             self._handle(event)
         except RPCError as error:
             if error.code != Faults.SHUTDOWN_STATE:
-                _warn(event, error.text)
+                self._fault(event, error.text)
         except Exception as error:  # noqa: BLE001  # a fault of ours must not become supervisord's
-            _warn(event, repr(error))
+            self._fault(event, repr(error))
+
+    def _fault(self, event: Any, text: str) -> None:
+        self._counts["faults"] += 1
+        _warn(event, text)
 
     def _handle(self, event: Any) -> None:
         if isinstance(event, events.Tick5Event):
@@ -79,13 +86,15 @@ class Handler:
         if dog["pid"] != self._pid:
             self._pid, self._answered, self._unanswered = dog["pid"], False, 0
         limit = HUNG if self._answered else HUNG_YOUNG
+        self._counts["unanswered"] += self._unanswered > 0
         if self._unanswered < limit:
             if self._owed:
                 self._tell(self._owed)
                 self._owed = {}
             shown = ("name", "statename", "pid", "exitstatus")
             everybody = self._interface.getAllProcessInfo()
-            self._tell({"processes": [{key: info[key] for key in shown} for info in everybody]})
+            processes = [{key: info[key] for key in shown} for info in everybody]
+            self._tell({"processes": processes, "figures": {"events": self._events, **self._counts}})
         elif self._unanswered % limit == 0:
             self._watchdog_hangs(event, f"it did not answer supervisord for {limit * TICK_S} s: it hung")
         self._unanswered += 1
@@ -103,6 +112,11 @@ class Handler:
 
     def _restart(self, name: str, pid: int) -> str | None:
         """Stop it, to be started once it has stopped. Returns why not."""
+        problem = self._stop(name, pid)
+        self._counts["refused" if problem else "restarts"] += 1
+        return problem
+
+    def _stop(self, name: str, pid: int) -> str | None:
         info = self._info(name)
         if info is None or info["pid"] != pid:
             return f"process {pid} is not {name}"

@@ -378,6 +378,10 @@ class Watchdog:
             if uid in members
         }
 
+    def service_memory(self) -> dict[str, int]:
+        """PSS of each service that runs, with its children."""
+        return dict(self._used.services)
+
     @property
     def breaker(self) -> Breaker:
         return self._breaker

@@ -24,6 +24,16 @@ class Program(msgspec.Struct, frozen=True):
     exitstatus: int
 
 
+class Figures(msgspec.Struct, frozen=True):
+    """What supervision counts (`services/supervision`)."""
+
+    events: dict[str, int] = {}
+    restarts: int = 0
+    refused: int = 0
+    unanswered: int = 0
+    faults: int = 0
+
+
 class Said(msgspec.Struct, frozen=True):
     """One line of supervisord's; the shapes stand in `services/supervision`."""
 
@@ -33,6 +43,7 @@ class Said(msgspec.Struct, frozen=True):
     started: str | None = None
     problem: str | None = None
     reason: str | None = None
+    figures: Figures | None = None
 
 
 def mistaken(program: Program) -> bool:

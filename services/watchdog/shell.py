@@ -29,6 +29,7 @@ from services.watchdog.breaker import State
 from services.watchdog.core import LISTENER, Node, Used, Watchdog, World, told
 from services.watchdog.fleet import Limits, Sweep
 from services.watchdog.memory import Sampler, memory_limit
+from services.watchdog.metrics import SupervisionFigures
 from services.watchdog.processes import kill_all, kill_listener
 from services.watchdog.programs import Said
 from services.watchdog.pulse import Verdict
@@ -108,6 +109,8 @@ class Shell:
             registry=context.registry,
         )  # fmt: skip
         context.registry.register(NodeFigures(self))
+        supervisord = psutil.Process().ppid() if self.supervisor is not None else None
+        self.supervision = SupervisionFigures(context.registry, supervisord)
 
     async def run(self) -> None:
         station = self.station
@@ -183,6 +186,7 @@ class Shell:
             log.info("swept after an agent", session=effect.session, ended=ended)
 
     def _supervisor_said(self, said: Said) -> None:
+        self.supervision.heard(said)
         if said.died is not None:
             self._deaths.labels(said.died).inc()
         if said.restarted is not None:
@@ -277,6 +281,12 @@ class NodeFigures(Collector):
             processes.add_metric([session], usage.processes)
         yield memory
         yield processes
+        services = GaugeMetricFamily(
+            "pointsman_service_memory_bytes", "Of a service with all its children", labels=["name"]
+        )
+        for name, size in sorted(dog.service_memory().items()):
+            services.add_metric([name], size)
+        yield services
         for name, value, about in (
             ("memory_used_bytes", dog.breaker.used_bytes, "Resident memory that the breaker sees"),
             ("memory_budget_bytes", dog.breaker.budget_bytes, "What that may become"),

@@ -99,6 +99,32 @@ def test_a_watchdog_that_hangs_is_restarted_within_a_budget(stand: Stand) -> Non
     assert stand.dog.stop_called, "after a while it is worth another try"
 
 
+def figures(stand: Stand) -> dict[str, Any]:
+    stand.tick()
+    return dict(stand.lines()[-1]["figures"])
+
+
+def test_it_counts_what_it_does(stand: Stand) -> None:
+    stand.tick()
+    stand.says({})
+    stand.says({"restart": "ledger", "pid": 1})
+    stand.says({"restart": "ledger", "pid": stand.processes["ledger"].pid})
+    stand.says({"restart": "ledger"})
+    assert figures(stand) == {
+        "events": {"TICK_5": 2, "PROCESS_COMMUNICATION_STDOUT": 4},
+        "restarts": 1,
+        "refused": 1,
+        "unanswered": 0,
+        "faults": 1,
+    }
+    assert figures(stand)["unanswered"] == 1
+    hang(stand)
+    stand.tick()
+    told = figures(stand)
+    assert told["restarts"] == 2
+    assert told["unanswered"] > HUNG
+
+
 def test_one_that_has_yet_to_come_up_has_more_time(stand: Stand) -> None:
     for _ in range(HUNG_YOUNG):
         stand.tick()
