@@ -56,9 +56,9 @@ MAKERS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """``queries``: (expression, legend). ``bad``: (value, colour) from which on it is so; ``may_be_empty``:
-    why nothing is there on a healthy stack. ``named``: it shows the legend, not the value, which is always 1.
-    ``columns``: of a table, its labels in this order. ``opens_session``: its legend is a session's name.
+    """``queries``: (expression, legend). ``bad``: (value, colour) from which on it is so. ``named``: it shows
+    the legend, not the value, which is always 1. ``columns``: of a table, its labels in this order.
+    ``opens_session``: its legend is a session's name.
     """
 
     kind: str
@@ -70,7 +70,6 @@ class Panel:
     width: int = 6
     height: int = 6
     stacked: bool = False
-    may_be_empty: str = ""
     named: bool = False
     columns: Sequence[str] = ()
     opens_session: bool = False
@@ -108,13 +107,14 @@ FLEET = Board(
         Panel("stat", "Breaker", "Whether new work is let in.", "none",
               [_q("pointsman_breaker_state{} == 1", "{{state}}")], (), 4, 4, named=True),
         Panel("time", "Sessions by status", "What the sessions are doing.", "none",
-              [_q("sum by (status) (pointsman_sessions{}) > 0", "{{status}}")], (), 12, 8, stacked=True,
-              may_be_empty="no session has been opened"),
+              [_q("sum by (status) (pointsman_sessions{}) > 0", "{{status}}")], (), 12, 8, stacked=True),
         Panel("time", "Memory by session", "Proportional set size of each agent with all its children.", "bytes",
-              [_q("pointsman_session_memory_bytes{}", "{{session}}")], (), 12, 8, stacked=True,
-              may_be_empty="no session is awake", opens_session=True),
-        Panel("time", "Memory of the services", "Resident memory of each service.", "bytes",
-              [_q('process_resident_memory_bytes{,job="pointsman"}', "{{service}}")], (), 8, 7),
+              [_q("pointsman_session_memory_bytes{}", "{{session}}")], (), 12, 8, stacked=True, opens_session=True),
+        Panel("time", "Memory of the services", "Proportional set size of each service with its children "
+              "(mosquitto counts for the broker); resident memory of supervisord and its listener.", "bytes",
+              [_q("pointsman_service_memory_bytes{}", "{{name}}"),
+               _q("pointsman_supervisord_process_resident_memory_bytes{}", "supervisord"),
+               _q("pointsman_supervision_process_resident_memory_bytes{}", "supervision")], (), 8, 7),
         Panel("time", "Processor", "Share of one processor that each service uses.", "percentunit",
               [_q('rate(process_cpu_seconds_total{,job="pointsman"}[1m])', "{{service}}")], (), 8, 7),
         Panel("time", "Open files", "File descriptors of each service.", "none",
@@ -123,8 +123,7 @@ FLEET = Board(
               "in the hour before each point.", "none",
               [_q("increase(pointsman_evictions_total{}[1h])", "session {{how}}"),
                _q("increase(pointsman_service_restarts_total{}[1h])", "{{name}} hung"),
-               _q("increase(pointsman_service_deaths_total{}[1h])", "{{name}} died")], (), 12, 6,
-              may_be_empty="the watchdog had nothing to do"),
+               _q("increase(pointsman_service_deaths_total{}[1h])", "{{name}} died")], (), 12, 6),
         Panel("stat", "Disk free", "On the disk of the home; the breaker opens below 100 MiB.", "bytes",
               [_q("min(pointsman_disk_free_bytes{})")], [(0, "red"), (1 << 30, "green")], 6, 6),
         Panel("table", "Versions", "What runs where.", "none",
@@ -152,8 +151,16 @@ SESSION = Board(
               [_q('pointsman_session_spent_dollars{,session="$session"}', "spent")], (), 12, 8),
         Panel("time", "Prompts that wait", "Prompts that the agent does not have yet.", "none",
               [_q('pointsman_session_queued_prompts{,session="$session"}', "prompts")], (), 12, 6),
-        Panel("time", "Processes", "The agent and its children.", "none",
+        Panel("time", "Processes", "The agent and its children, its bridge and its keeper.", "none",
               [_q('pointsman_session_processes{,session="$session"}', "processes")], (), 12, 6),
+        Panel("time", "Carried", "What the bridge carries, out of the agent and into it.", "Bps",
+              [_q('rate(pointsman_bridge_carried_bytes_total{,session="$session"}[1m])', "{{way}}")], (), 8, 6),
+        Panel("time", "Agent's output", "On the disk, and of it what Pointsman has not kept yet.", "bytes",
+              [_q('pointsman_bridge_journal_bytes{,session="$session"}', "on the disk"),
+               _q('pointsman_bridge_unacknowledged_bytes{,session="$session"}', "not kept yet")], (), 8, 6),
+        Panel("time", "Bridge and keeper", "Resident memory of the two programs around the agent.", "bytes",
+              [_q('pointsman_bridge_resident_memory_bytes{,session="$session"}', "bridge"),
+               _q('pointsman_keeper_resident_memory_bytes{,session="$session"}', "keeper")], (), 8, 6),
     ),
     by_session=True,
 )  # fmt: skip
@@ -178,8 +185,7 @@ COSTS = Board(
               [_q("sum by (kind) (rate(pointsman_tokens_total{}[5m]))", "{{kind}}")], (), 12, 8, stacked=True),
         Panel("bars", "Budgets of the node", "Used share of each that is set.", "percentunit",
               [_q("pointsman_budget_used_ratio{}", "{{period}}")],
-              [(0, "green"), (0.618, "orange"), (0.854, "red")], 8, 8,
-              may_be_empty="the node has no budget"),
+              [(0, "green"), (0.618, "orange"), (0.854, "red")], 8, 8),
         Panel("bars", "Dearest sessions", "The ten living sessions that have spent most.", "currencyUSD",
               [_q("topk(10, pointsman_session_spent_dollars{})", "{{session}}")], (), 8, 8,
               opens_session=True),
@@ -207,7 +213,7 @@ HEALTH = Board(
         Panel("stat", "Cut off", "Services that run without a connection to the broker.", "none",
               [_q("sum(1 - pointsman_bus_connected{})")], [(0, "green"), (1, "red")], 6, 4),
         Panel("time", "Decisions", "By what was decided and the way it came, in five minutes.", "none",
-              [_q("sum by (decision, via) (increase(pointsman_approvals_total{}[5m]))", "{{decision}} via {{via}}")],
+              [_q("sum by (decision, via) (increase(pointsman_approvals_total{}[5m])) > 0", "{{decision}} via {{via}}")],
               (), 12, 8, stacked=True),
         Panel("time", "From question to decision", "Half are quicker than the lower line, 95 % than the upper.", "s",
               [_q("histogram_quantile(0.5, sum by (le) (rate(pointsman_approval_latency_seconds_bucket{}[5m])))", "p50"),
@@ -225,9 +231,19 @@ HEALTH = Board(
               [_q("pointsman_bus_queued_messages{}", "{{service}}")], (), 8, 7),
         Panel("time", "Trouble", "Reconnects, refused and dropped messages in five minutes.", "none",
               [_q("sum(increase(pointsman_bus_connections_total{}[5m]))", "connections"),
-               _q("sum(increase(pointsman_errors_total{}[5m])) or vector(0)", "errors"),
+               _q("sum(increase(pointsman_errors_total{}[5m]))", "errors"),
                _q("sum(increase(pointsman_decode_errors_total{}[5m])) or vector(0)", "undecodable"),
                _q("sum(increase(pointsman_bus_dropped_messages_total{}[5m])) or vector(0)", "dropped")], (), 8, 7),
+        Panel("time", "Bridges behind", "Output of each agent that is not kept yet: near nothing is right.", "bytes",
+              [_q("pointsman_bridge_unacknowledged_bytes{}", "{{session}}")],
+              [(0, "green"), (16 << 20, "red")], 8, 7, opens_session=True),
+        Panel("bars", "Bridges by version", "A bridge lives as long as its agent, also over an update.", "none",
+              [_q("count by (version) (pointsman_bridge_info{})", "{{version}}")], (), 8, 7),
+        Panel("time", "Supervision", "Between supervisord and the watchdog, in the hour before each point: what "
+              "was not answered in time, refused, or went wrong.", "none",
+              [_q("increase(pointsman_supervision_unanswered_total{}[1h])", "unanswered"),
+               _q("increase(pointsman_supervision_refused_total{}[1h])", "refused"),
+               _q("increase(pointsman_supervision_faults_total{}[1h])", "went wrong")], (), 8, 7),
     ),
 )  # fmt: skip
 

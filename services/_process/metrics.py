@@ -25,6 +25,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from bus.base import BusBase
+from bus.errors import ERROR_CODES
 from bus.topics import Topic
 from services import version
 from services._process.config import Config, is_loopback
@@ -66,6 +67,8 @@ class Figures:
         self.errors = Counter(
             "pointsman_errors", "Messages that could not be acted on", ["code"], registry=self.registry
         )
+        for code in sorted(ERROR_CODES):  # the first one of a new series would show in no rate
+            self.errors.labels(code)
         self.loop_lag = Gauge(
             "pointsman_loop_lag_seconds",
             "The longest that a due task waited for the event loop in the last ten seconds",

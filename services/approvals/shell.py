@@ -33,6 +33,7 @@ from services.approvals.model import (
     Save,
     SaveCalls,
     SavePolicy,
+    State,
     Unapproved,
 )
 from services.approvals.passed import MAX_CALLS, Passed, bounded
@@ -45,6 +46,13 @@ from services.approvals.world import sight
 
 RECHECK_S = 1.0  # expiry goes by the wall clock, which may be set while we sleep
 LATENCIES_S = (0.005, 0.02, 0.1, 1, 5, 15, 30, 60, 300, 1800, 14400)  # a rule; a quick person; a long lunch
+PERSONS = ("cli", "web", "bus", "device")
+WAYS = {  # served from the start: the first one of a new series shows in no rate
+    State.APPROVED: (*PERSONS, "policy"),
+    State.DENIED: (*PERSONS, "policy", "budget"),
+    State.EXPIRED: ("timeout",),
+    State.CANCELLED: ("agent", "hook"),
+}
 MAX_REPLAYED = 20_000  # decisions, the newest ones: some tens of seconds
 REPLAY_AT_ONCE = 10
 NOTE_CALLS_S = 1.0  # calls that passed are kept together: each by itself would double the commits
@@ -104,6 +112,8 @@ class Shell:
         self._decided = Counter(
             "pointsman_approvals", "Approvals decided", ["decision", "via", "level"], registry=registry
         )
+        for decision, via, level in ((d, v, level) for d in WAYS for v in WAYS[d] for level in m.LEVELS):
+            self._decided.labels(decision, via, level)
         self._refused = Counter(
             "pointsman_decisions_refused", "Decisions that changed nothing", ["code"], registry=registry
         )
@@ -122,6 +132,8 @@ class Shell:
             buckets=LATENCIES_S,
             registry=registry,
         )
+        for via in {via for vias in WAYS.values() for via in vias}:
+            self._latency.labels(via)
 
     async def run(self) -> None:
         station, gate = self.station, self.gate

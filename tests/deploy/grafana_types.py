@@ -85,7 +85,6 @@ def _of_object(at: str, value: Any) -> Iterator[str]:
         if config is None:
             yield f"{at}: Grafana has no panel {value.type_val!r}"
             return
-        fields = value.field_config
-        for name, part in (("options", value.options), ("custom", fields and fields.defaults.custom)):
+        for name, part in (("options", value.options), ("custom", value.field_config.defaults.custom)):
             if not isinstance(part, dict | None):  # of a kind of panel that has types for them
                 yield from _of_object(f"{at}.{name}", part)

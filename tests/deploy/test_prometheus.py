@@ -19,12 +19,15 @@ from typing import Any
 import pytest
 import yaml
 
-from grafana.build import BOARDS
+from grafana.build import BOARDS, built
 from tests.support.scripted import ScriptedStack
 from tests.support.stack import ROOT, Recorder, eventually
 
 DEPLOY = ROOT / "deploy" / "prometheus"
 METRIC = re.compile(r"\b((?:pointsman|process|up)(?:_[a-z0-9_]+)?)\b(?=[{\s\[)]|$)")
+
+LEGEND = re.compile(r"{{(\w+)}}")
+LABEL_VALUES = re.compile(r"label_values\((?P<of>.*), (?P<label>\w+)\)")
 
 Rules = list[dict[str, Any]]
 
@@ -91,6 +94,12 @@ class Prometheus:
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{query}: {error.read().decode()}") from error
 
+    def served(self) -> set[str]:
+        """Every metric that is told of, also those without a value yet; counters by their base name."""
+        url = f"http://127.0.0.1:{self.port}/api/v1/metadata"
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return {name.removesuffix("_total") for name in json.load(answer)["data"]}
+
     def serves(self) -> bool:
         with contextlib.suppress(OSError, AssertionError):
             return bool(self.ask("vector(1)"))
@@ -142,26 +151,50 @@ def fill(expression: str) -> str:
     return expression.replace("$node", ".*").replace("$session", "one")
 
 
+def unserved(expression: str, served: set[str]) -> set[str]:
+    """The metrics that it names and nobody serves. ``or vector(0)`` would hide those."""
+    return {
+        name
+        for name in selectors(expression)
+        if not {name, re.sub("_(total|bucket|sum|count|info)$", "", name)} & {*served, "up"}
+    }
+
+
+def blank(found: list[dict[str, Any]]) -> bool:
+    return all(series["value"][1] == "NaN" for series in found)
+
+
 def test_every_rule_and_every_panel_finds_what_it_asks_for(
     under_load: tuple[ScriptedStack, Prometheus],
 ) -> None:
     _, prometheus = under_load
 
-    def something(query: str, why: str) -> Callable[[], bool]:
-        return lambda: bool(prometheus.ask(query)) or bool(why)
+    def something(query: str) -> Callable[[], list[dict[str, Any]]]:
+        return lambda: [] if blank(found := prometheus.ask(query)) else found
 
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     for rule in rules():
         prometheus.ask(rule["expr"])  # valid
         for metric in selectors(rule["expr"]) - recorded:
-            eventually(something(metric, ""), f"{metric}, for {rule.get('alert') or rule['record']}")
+            eventually(something(metric), f"{metric}, for {rule.get('alert') or rule['record']}")
     for name in recorded:
-        eventually(something(f"{{__name__={json.dumps(name)}}}", ""), name)
+        eventually(something(f"{{__name__={json.dumps(name)}}}"), name)
     for board in BOARDS:
         for panel in board.panels:
-            for expression, _ in panel.queries:
-                query = fill(expression)
-                eventually(something(query, panel.may_be_empty), f"{board.title}, {panel.title}: {query}")
+            for expression, legend in panel.queries:
+                assert not unserved(expression, prometheus.served()), (board.title, panel.title)
+                found = eventually(
+                    something(fill(expression)), f"{board.title}, {panel.title}: {fill(expression)}"
+                )
+                wanted = {*LEGEND.findall(legend), *panel.columns, *(["session"] * panel.opens_session)}
+                assert all(wanted <= series["metric"].keys() for series in found), (panel.title, found)
+        variables = json.loads(built(board))["templating"]["list"]
+        for query in (variable["query"] for variable in variables if variable["type"] == "query"):
+            match = LABEL_VALUES.fullmatch(query)
+            assert match, query
+            found = prometheus.ask(fill(match["of"]))
+            assert found, query
+            assert all(match["label"] in series["metric"] for series in found), query
 
 
 def test_names_and_units_follow_the_conventions(under_load: tuple[ScriptedStack, Prometheus]) -> None:
@@ -176,6 +209,18 @@ def test_names_and_units_follow_the_conventions(under_load: tuple[ScriptedStack,
         promtool_lint(text)
     series = prometheus.ask('count({job="pointsman"})')
     assert int(series[0]["value"][1]) < 5000
+
+
+def test_an_ended_session_leaves_no_series(under_load: tuple[ScriptedStack, Prometheus]) -> None:
+    """The last of these tests: a thousand of them are in the services' own."""
+    stack, prometheus = under_load
+    everything = '{session="two"}'
+    told = {series["metric"]["__name__"] for series in prometheus.ask(everything)}
+    for prefix in ("session", "bridge", "keeper"):
+        assert [name for name in told if name.startswith(f"pointsman_{prefix}_")], prefix
+    stack.pointsman("end", "two")
+    eventually(lambda: not prometheus.ask(everything), "its series end")
+    assert prometheus.ask('{session="one"}')
 
 
 def promtool_lint(text: str) -> None:
