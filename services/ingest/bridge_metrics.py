@@ -44,14 +44,13 @@ OF_KEEPER: tuple[tuple[Family, str, str, Callable[[bw.Used], int | float]], ...]
 
 
 class BridgeFigures(Collector):
-    """Runs in the metrics server's thread: each link is looked at once."""
+    """Runs in the metrics server's thread."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     def collect(self) -> Iterable[Metric]:
-        links = [(session.record.session, session.link) for session in self._sessions.living()]
-        bridges = {name: link.figures for name, link in links if link is not None and link.bridge}
+        bridges = self._sessions.bridges()
         info = GaugeMetricFamily(
             "pointsman_bridge_info", "The version that a connected bridge runs", labels=["session", "version"]
         )

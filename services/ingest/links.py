@@ -86,6 +86,7 @@ class Links(Registry):
         self._links.pop(number, None)
         self._deltas.pop(number, None)
         self._behind.pop(number, None)
+        self._figures.pop(number, None)
 
     def _fits(self, session: Session, link: Link) -> bool:
         return session.record.process > 0 and link.hello in (0, session.record.process)
@@ -207,7 +208,7 @@ class Links(Registry):
         """How the bridge is, for metrics."""
         session = self._links.get(number)
         if session is not None and session.link is not None and session.link.number == number:
-            session.link.figures = figures
+            self._figures[number] = figures
 
     def agent_gone(self, number: int, message: bw.Exit, now: datetime) -> list[Effect]:
         """The bridge's last word. It is kept, then the bridge may go."""

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from bus import bridge_wire as bw
 from bus.effects import Do, Keep
 from bus.messages import Blocked, CurrentTool, RunningUsage
 from services.ingest.hook_model import HookAnswer, Screen, Typing
@@ -263,7 +262,6 @@ class Link(Struct):
     acked: int = 0
     replaying: bool = False  # an sdk-url agent repeats what it said before: deltas are left out
     seen: set[str] = set()  # uuids of frames from before this connection
-    figures: bw.Figures | None = None  # the last that its bridge told; None also for an older bridge
 
 
 class Call(Struct):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from bus import bridge_wire as bw
 from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish
@@ -43,6 +44,7 @@ class Registry:
             int, tuple[str, str]
         ] = {}  # HTTP requests of hooks → uid, request id of a question
         self._behind: dict[int, Session] = {}  # links whose journal was read further than is kept or acked
+        self._figures: dict[int, bw.Figures] = {}  # what the bridge of a link told last
         self._index_at: datetime | None = None
         self.unknown: dict[str, int] = {}  # frame types that we do not know → how often
         self.malformed = 0
@@ -103,6 +105,11 @@ class Registry:
     def living(self) -> list[Session]:
         """For metrics."""
         return [session for session in list(self._by_name.values()) if session.record.living]
+
+    def bridges(self) -> dict[str, bw.Figures | None]:
+        """For metrics: by name of the living session, what its connected bridge told last."""
+        links = [(session.record.session, session.link) for session in self.living()]
+        return {name: self._figures.get(link.number) for name, link in links if link and link.bridge}
 
     def named(self, name: str, uid: str | None) -> Session:
         """The session of this name (or, of that name, the one with the uid). Raises ``unknown_session``."""

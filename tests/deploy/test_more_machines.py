@@ -1,4 +1,4 @@
-"""Many machines, one view: the hub of deploy/mosquitto/hub.conf beside a node's own broker."""
+"""Many machines, one view: the hub of deploy/mosquitto/hub.conf beside a node's own broker; EMQX's limits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from bus import codec
+from services.broker import core
 from tests.support.scripted import ScriptedStack
 from tests.support.stack import ROOT, eventually
 
@@ -74,6 +76,17 @@ def hub(tmp_path: Path) -> Iterator[tuple[ScriptedStack, Hub]]:
         finally:
             hub.process.terminate()
             hub.process.wait(20)
+
+
+def test_emqx_is_told_to_take_as_much_as_our_own_broker() -> None:
+    text = (ROOT / "deploy" / "emqx" / "base.hocon").read_text()
+    said = dict(re.findall(r"^ *(max_\w+) = (\d+)(?:MB)?$", text, re.MULTILINE))
+    assert {name: int(value) for name, value in said.items()} == {
+        "max_packet_size": core.MAX_PACKET_BYTES >> 20,
+        "max_mqueue_len": core.MAX_QUEUED,
+        "max_inflight": core.MAX_INFLIGHT,
+        "max_payload_size": codec.MAX_PAYLOAD_BYTES >> 20,
+    }
 
 
 def test_a_node_is_seen_and_commanded_through_the_hub(hub: tuple[ScriptedStack, Hub]) -> None:
