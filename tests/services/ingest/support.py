@@ -250,6 +250,13 @@ class Play:
         return [d for d in self.done if isinstance(d, Close)]
 
 
+FIGURES = bw.Figures(
+    version="1.2", bridge=bw.Used(rss_bytes=30_000_000, cpu_s=1.25, open_fds=12, started_s=1.8e9),
+    keeper=bw.Used(rss_bytes=6_000_000, cpu_s=0.03, open_fds=5, started_s=1.8e9), journal_bytes=8192,
+    unacknowledged_bytes=77, waiting_lines=2, lines_out=10, bytes_out=1000, lines_in=3, bytes_in=300,
+    unwritable=1, connections=4, failed_connections=6,
+)  # fmt: skip
+
 INIT = {
     "type": "system", "subtype": "init", "session_id": "conv-1", "model": "claude-opus-5-5",
     "permissionMode": "default",

@@ -9,19 +9,12 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from bus import bridge_wire as bw
 from bus import messages as m
 from services.ingest.bridge_metrics import BridgeFigures
 from services.ingest.metrics import SessionFigures
-from tests.services.ingest.support import Play
+from tests.services.ingest.support import FIGURES, Play
 
 SESSIONS = 1000
-FIGURES = bw.Figures(
-    version="1.2", bridge=bw.Used(rss_bytes=30_000_000, cpu_s=1.25, open_fds=12, started_s=1.8e9),
-    keeper=bw.Used(rss_bytes=6_000_000, cpu_s=0.03, open_fds=5, started_s=1.8e9), journal_bytes=8192,
-    unacknowledged_bytes=77, waiting_lines=2, lines_out=10, bytes_out=1000, lines_in=3, bytes_in=300,
-    unwritable=1, connections=4, failed_connections=6,
-)  # fmt: skip
 
 
 @pytest.fixture

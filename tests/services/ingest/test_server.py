@@ -39,7 +39,7 @@ from services._process.home import Home
 from services._process.logs import captured_log
 from services.ingest import server
 from services.ingest.shell import Shell
-from tests.services.ingest.support import INIT, TOKEN, UID, can_use, created, frame, result
+from tests.services.ingest.support import FIGURES, INIT, TOKEN, UID, can_use, created, frame, result
 
 BRIDGE = [bw.SUBPROTOCOL]
 
@@ -327,7 +327,9 @@ def test_a_bridge_carries_a_turn(tmp_path: Path) -> None:
                 assert bridge.subprotocol == bw.SUBPROTOCOL
                 hello = bw.BridgeHello(process=1, written=0, agent_pid=1, size=0)
                 await bridge.send_message(bw.encode(hello))
-                assert await receive(bridge) == {"t": "hello", "process": 1, "offset": 0}
+                greeting = {"t": "hello", "process": 1, "offset": 0, "figures": True}
+                assert await receive(bridge) == greeting
+                await bridge.send_message(bw.encode(FIGURES))
                 line = await receive(bridge)
                 request = json.loads(line["data"])
                 journal = (
@@ -351,6 +353,7 @@ def test_a_bridge_carries_a_turn(tmp_path: Path) -> None:
                 last = result("res", user_message_uuids=[uuid]) + b"\n"
                 await bridge.send_message(bw.encode_data(offset, last))
                 await until(lambda: (rig.state() or {})["status"] == "waiting_input")
+                assert rig.shell.sessions.bridges() == {"one": FIGURES}
                 ack: dict[str, Any] = {}
                 while ack.get("offset") != offset + len(last):
                     ack = await receive(bridge)
