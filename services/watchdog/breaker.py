@@ -89,6 +89,11 @@ TABLE: Mapping[tuple[State, Signal], tuple[State, Action]] = {
 }
 
 ACTIONS = {A.OPEN: "breaker_opened", A.HALF_OPEN: "breaker_half_open", A.CLOSE: "breaker_closed"}
+ADVICE = {  # by cause
+    "memory": "end or hibernate sessions to make room, or raise watchdog.memory_budget",
+    "disk": "make room on that disk",
+    "crash_loop": "`pointsman ls` says which failed, and `pointsman logs NAME` why",
+}
 LEVELS = (E.CALM, E.BETWEEN, E.TROUBLE)  # the worst last
 
 
@@ -146,8 +151,8 @@ class Breaker:
             said = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
             raise RefusedError(
                 "breaker_open",
-                f"no agent is started now: {self.reason}. It may go again at {said}; end or hibernate "
-                "sessions to make room, or raise watchdog.memory_budget",
+                f"no agent is started now: {self.reason}. It may go again at {said}; "
+                f"{ADVICE[self.cause or 'memory']}",
                 {"retry_at": said, "cause": self.cause},
             )
 

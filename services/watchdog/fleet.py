@@ -1,14 +1,16 @@
 """Which sessions could make room, and which must (contract, section 8). Pure.
 
 A session is idle when its agent does nothing and nothing waits for it: then it may be put to sleep. Who is
-pinned is not, however short memory runs; only beyond `HARD` may its agent be ended, after all others.
+pinned is not, however short memory runs; only beyond `HARD` may its agent be ended, after all others of its
+row: what is idle loses nothing by it, so it goes before anyone's turn.
 
 | when | what |
 |---|---|
 | idle for ``idle_s`` (0: never) | it is hibernated |
 | more than ``max_sessions`` are awake | the longest idle are hibernated |
 | memory at `HIGH` of the budget | the longest idle are hibernated, as many as it takes |
-| memory at `HARD` | one agent is ended: the largest idle one, else the largest that works |
+| memory at `HARD` | one agent is ended: the largest idle one, a pinned one last; |
+|  | else the largest that works, a pinned one last |
 
 The owner of the sessions decides whether one is really idle; what it refuses is asked again after
 `AGAIN_S`.

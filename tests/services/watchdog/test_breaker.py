@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -124,6 +125,21 @@ def test_pauses_grow_while_the_trouble_stays_and_begin_anew_when_it_was_gone_for
     measured(it, 0.1, at + 3)
     measured(it, 0.9, at + 3 + PAUSE_MAX_S + 1)
     assert it.pause_s == PAUSE_S
+
+
+@pytest.mark.parametrize(
+    ("seen", "advice"),
+    [
+        ({"ratio": 0.9}, "hibernate"),
+        ({"ratio": 0.1, "free": DISK_TROUBLE - 1}, "make room on that disk"),
+        ({"ratio": 0.1, "failed": CRASHES}, "pointsman logs"),
+    ],
+)
+def test_who_is_refused_is_told_what_helps(seen: dict[str, Any], advice: str) -> None:
+    it = breaker()
+    measured(it, **seen)
+    with pytest.raises(RefusedError, match=advice):
+        it.asked(START)
 
 
 def test_a_disk_that_is_nearly_full() -> None:
