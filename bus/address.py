@@ -51,7 +51,7 @@ def unreachable(address: BusAddress, error: OSError) -> BusDownError:
         )
     if isinstance(error, ssl.SSLError):
         return BusDownError(f"no TLS with the broker at {_where(address)}: {error.reason or error}")
-    return BusDownError(f"no broker answers at {_where(address)}: {_reason(error)}. {_START_IT}")
+    return BusDownError(f"no broker answers at {_where(address)}: {_reason(error)}. {_mend(address)}")
 
 
 def taken_over(address: BusAddress, uid: int) -> BusDownError:
@@ -66,7 +66,7 @@ def silent(address: BusAddress, after_s: float) -> BusDownError:
     """Somebody listens there who is no broker, or a stuck one."""
     return BusDownError(
         f"{_where(address)} accepts the connection but does not answer as an MQTT broker within "
-        f"{after_s:.0f} s. {_START_IT}"
+        f"{after_s:.0f} s. {_mend(address)}"
     )
 
 
@@ -80,7 +80,7 @@ def deaf(address: BusAddress, what: str, for_s: float) -> BusDownError:
 
 def broke(address: BusAddress) -> BusDownError:
     """The connection stood, or was about to, and is gone."""
-    return BusDownError(f"the connection to the broker at {_where(address)} broke. {_START_IT}")
+    return BusDownError(f"the connection to the broker at {_where(address)} broke. {_mend(address)}")
 
 
 def refused(address: BusAddress, reason: str) -> RefusedByBrokerError:
@@ -98,6 +98,10 @@ def refused(address: BusAddress, reason: str) -> RefusedByBrokerError:
         f"its password is wrong{read_from}. Either Pointsman runs with another home (then set "
         "POINTSMAN_HOME), or another broker listens there, or it was changed: see `pointsman bus`"
     )
+
+
+def _mend(address: BusAddress) -> str:
+    return _START_IT if address.own else "Is it running there? See bus.host and bus.port"
 
 
 def _where(address: BusAddress) -> str:

@@ -103,7 +103,7 @@ async def bus(world: World, args: Namespace) -> int:
             raise RefusedError(
                 "not_allowed", "an external broker has its own users: Pointsman knows bus.username"
             )
-        host, port, ws_port = config.bus.host, config.bus.port, config.bus.ws_port
+        host, port, ws_port = config.bus.host, config.bus.port, None  # bus.ws_port is for a broker of ours
         user, role = config.bus.username, "operator"
         file = config.bus.password_file
     else:

@@ -42,9 +42,9 @@ class Lines:
         return [event for event, _ in self.lines]
 
 
-def nowhere(port: int | None = None) -> BusAddress:
+def nowhere(port: int | None = None, *, own: bool = False) -> BusAddress:
     return BusAddress(
-        "127.0.0.1", port or free_port(), "operator", "secret", None, "/home/secrets/bus/operator"
+        "127.0.0.1", port or free_port(), "operator", "secret", None, "/home/secrets/bus/operator", own
     )
 
 
@@ -55,11 +55,12 @@ async def fails(bus: MqttBus, timeout_s: float) -> BusDownError:
     return caught.value
 
 
-def test_no_broker_says_where_and_how_to_start_it() -> None:
-    error = trio.run(fails, MqttBus(nowhere, root=ROOT, node=NODE), 0.3)
+@pytest.mark.parametrize(("own", "mend"), [(True, "make run"), (False, "bus.host and bus.port")])
+def test_no_broker_says_where_and_how_to_start_it(own: bool, mend: str) -> None:
+    error = trio.run(fails, MqttBus(lambda: nowhere(own=own), root=ROOT, node=NODE), 0.3)
     assert "no broker answers at 127.0.0.1:" in str(error)
     assert "Connection refused" in str(error)
-    assert "make run" in str(error)
+    assert mend in str(error)
     assert not isinstance(error, RefusedByBrokerError)
 
 

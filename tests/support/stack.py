@@ -128,6 +128,8 @@ class Stack:
             if self.supervisord and self.supervisord.poll() is None:
                 self.pointsman("end", "--all", check=False)
                 self.stop()
+        if self.supervisord is not None and self.supervisord.poll() is None:
+            self.supervisord.kill()  # first: it would start again what is killed below
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

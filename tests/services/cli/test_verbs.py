@@ -656,6 +656,9 @@ def test_bus(stage: Stage) -> None:
         assert (await stage.pointsman("bus", "--user", "../x")).code == 1
         stage.home.write_secret("bus/service-ingest", "s")
         assert (await stage.pointsman("bus", "--user", "service-ingest", "--json")).json["role"] == "service"
+        stage.environ |= {"POINTSMAN_BUS_BROKER": "external", "POINTSMAN_BUS_PORT": "18883"}
+        theirs = (await stage.pointsman("bus", "--json")).json
+        assert (theirs["port"], theirs["ws_port"]) == (18883, None), "it is known to nobody here"
 
     play(stage, body)
 
