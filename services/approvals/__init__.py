@@ -1,14 +1,15 @@
 """approvals: the gate. An agent asks, a rule or a person decides, once, and the agent gets exactly that.
 
 Reads
-    ``facts/ingest/approvals``: ``question``, ``withdrawn``, ``applied``, ``over``;
+    ``facts/ingest/approvals``: ``question``, ``withdrawn``, ``forbidden``, ``applied``, ``unapproved``,
+    ``over``; ``internal/approvals/judge``;
     ``facts/broker/approvals``: ``users``; the commands ``approvals/<id>/decision`` and
     ``approvals/<id>/show``, ``audit/verify``, ``audit/export``, ``keys/rotate``;
-    ``devices/<device>/approve`` and ``deny``.
+    ``devices/<device>/approve`` and ``deny``; ``policy/<verb>``.
 Writes
     ``approvals/pending``, ``approvals/<id>/request`` and ``approvals/<id>/tokens/<user>`` (cleared once
-    decided), ``approvals/<id>/outcome``; ``devices/<device>/pending`` and ``reply``; the fact
-    ``answer`` to ingest, once for each approval.
+    decided), ``approvals/<id>/outcome``, ``approvals/events``; ``devices/<device>/pending`` and ``reply``;
+    the fact ``answer`` to ingest, once for each approval; ``internal/ingest/verdict``.
 Keeps
     ``approvals.sqlite`` (synchronous=FULL): approvals with their inputs, the audit chain, outbox, inbox and
     command ids, users; ``secrets/approvals.key``, from which tokens are made and the audit's head is sealed;
@@ -18,8 +19,18 @@ If it dies
     passed, says the others again with the same tokens, and sends answers that ingest has not acknowledged.
     If the key is lost, a new one is made and new tokens are said.
 
-Read `core` first (theory of operation and the table of states), then `decision` (what a yes lets through),
-`reading` (the input as a person sees it), `danger`, `rules`, `tokens`, `audit`, `store` and `shell`;
-`users`, `devices` and `press` (who else decides), `chain`, `keys` and `custody` (the audit and the keys),
-`attention` (how long the questions of a session may take to read), `passed` (what else a replay looks at).
+Read `core` first (theory of operation; `table` has the states, `model` the values), then
+
+    question, reading            a question as it comes; its input as a judge and as a person sees it
+    danger                       how dangerous it is, and why
+    calls, rules, globs          a call as the rules see it; what rules say; their patterns
+    policy, loading, remember    rules out of the configuration, and out of decisions
+    policing, passed             calls judged before they run, rules explained and replayed; what passed
+    decision, tokens, users      what a yes lets through; what proves who decides; who may
+    devices, press               buttons: what they may decide, and when they do
+    attention                    how long the questions of a session may take to read
+    say                          an approval as the bus sees it
+    audit, rows, chain           the audit: its theory, its rows, its table
+    keys, custody                the keys; who keeps both
+    store, world, shell          the gate in the world
 """

@@ -17,6 +17,12 @@ death is written twice; agents drop duplicate prompts and answers by their ids. 
 journal grows and the window goes on. When the keeper dies (kill -9, power), the bridge watches the agent
 itself and reports its exit with code null.
 
+    core, model             what the bridge decides, and over which values
+    shell, link, watch      files, FIFO and time for it; a connection to ingest; how files grow
+    files, pipe             the session directory; whole lines into the agent's stdin
+    window, view, text      the tmux window: what it shows, how frames look, text for a terminal
+    keeper                  the program that starts the agent and holds its stdin open
+
 Exit codes: 0 the agent's exit was reported, or SIGTERM/SIGHUP; 2 launch.json; 3 refused by ingest, or another
 bridge runs; 4 the world (keeper or files); 70 a bug of ours.
 """

@@ -10,5 +10,6 @@ What it keeps: the users in ``broker.sqlite``, their passwords in ``<home>/secre
 When it dies the broker dies with it (kernel's word), every client notices, and after the restart each owner
 publishes its snapshots and sends its facts again: nothing is lost, because no message was kept here.
 
-Read `core` first, then `users` (who may come), `child` and `shell`.
+Read `core` first, then `users` (who may come), `store`, `child` (a broker's process, on the `leash`;
+`amqtt_server` is one) and `shell`.
 """

@@ -6,7 +6,8 @@ meant for it: ``endpoints.json``, the password file, logs. Every verb takes ``--
 
     __main__, parser    the command line; what each verb takes
     line                the connection: snapshots that are complete, commands that are answered
-    sessions, approvals, money, watch, system, doctor    the verbs
-    view, text          how things look; nothing an agent says reaches the terminal unfiltered
+    sessions, approvals, policy, users, money, costs, budget, watch, logs, hooks, system, doctor    the verbs
+    view, text, out     how things look; nothing an agent says reaches the terminal unfiltered
+    settings_file       Claude Code's settings, for `hooks`
     complete            names for the shell's tab key
 """

@@ -5,12 +5,14 @@ over stdio, or by themselves (`--sdk-url`). Screens of Claude Code are followed 
 (`hooks_server`). What they say becomes the session's state, events, questions and costs; what users and the
 gate say goes back to them.
 
-In: `sessions/<s>/{prompt,interrupt,set,history,remove,hibernate,wake}`, `internal/ingest/{end,evict}`; facts
-`created`, `started`, `exited` (tmux controller), `answer` (gate).
+In: `sessions/<s>/{prompt,interrupt,set,history,remove,hibernate,wake}`,
+`internal/ingest/{end,evict,verdict}`; `ledger/allowances`; facts `created`, `started`, `exited`, `screen`
+(tmux controller), `answer` (gate), `hold` (ledger).
 
 Out: `sessions/index`, `sessions/<s>/state`, `sessions/<s>/events/<type>`; facts `question`, `withdrawn`,
-`applied` (gate), `opened`, `cost` (ledger); commands `internal/tmux/{spawn,stop}`,
-`internal/watchdog/admit` and, for a session that failed, `sessions/<s>/end`.
+`forbidden`, `applied`, `unapproved`, `over` (gate), `opened`, `cost`, `running`, `conversation`,
+`unreported`, `limit`, `limit_over` (ledger); commands `internal/tmux/{spawn,stop,type}`,
+`internal/approvals/judge`, `internal/watchdog/admit` and, for a session that failed, `sessions/<s>/end`.
 
 Kept (SQLite, survives any crash of processes): a row per session with the offset up to which its agent's
 journal is dealt with, its last 10,000 events, prompts that no result covers yet, lines that the agent may not
@@ -21,9 +23,20 @@ frame has its effect once: each question is asked once, each cost told once, and
 gap; deltas since the last commit are said again. An agent by `--sdk-url` repeats its frames (dropped here by
 uuid) and is asked what is still open; a hook callback that got lost on the way ends by its timeout.
 
-Reading order: `states`, `wire`, `say`, `model`, `step`, `questions`, `delivery`, `turns`, `rest`, `life`,
-`deltas`, `registry`, `commands`, `links`, `core`; then `store`, `server`, `shell`.
+Reading order:
 
-Sessions followed by their hooks: `hook_wire`, `hook_model`, `hook_questions`, `hook_rules`, `screen`,
-`hooks`; then `hooks_server`, `hooks_shell`.
+    states, model, step         the status of a session, what is known of it, one step of it
+    wire, say, cut              what an agent says, what it is told, and how much of it is published
+    turns, deltas               frames: turns, texts, tools, results; pieces of text
+    questions, callbacks        what the agent asks, and what it is about to do
+    delivery                    prompts and lines on their way to the agent
+    life, rest                  its processes; sleep and waking
+    evidence, follow            what the ledger needs: transcripts, and what a running turn has cost
+    holds, allowances, limits   what stops a session: its budget, a silent ledger, a usage limit
+    registry, commands, links   which sessions there are, what is asked of them, their connections
+    core                        all of it together
+    store, server, shell        all that in the world; `metrics`, `exceptions` for Prometheus
+
+Sessions followed by their hooks: `hook_wire`, `hook_model`, `hook_turns`, `hook_questions`, `hook_rules`,
+`screen`, `presence`, `hooks`; then `hooks_server`, `hooks_shell`.
 """

@@ -1,4 +1,4 @@
-"""Callback callbacks: the agent says what it is about to do, and the gate may forbid it.
+"""Hook callbacks: the agent says what it is about to do, and the gate may forbid it.
 
 The life of a PreToolUse callback: `callback` asks the gate (``internal/approvals/judge``), again every
 `AGAIN_S` until it answers, whatever dies meanwhile: the open callback stands in the record. Then

@@ -5,7 +5,8 @@ Reads
     the home's ``endpoints.json`` and free disk space; the memory of our processes (``/proc``).
 Writes
     ``health`` (on change, and every 10 s), ``info``, ``breaker``, ``sessions/<s>/resources`` (snapshots);
-    ``watchdog/events``; answers ``internal/watchdog/admit``; asks ingest to hibernate and to evict.
+    ``watchdog/events``; answers ``internal/watchdog/admit``; asks ingest to hibernate and to evict. What
+    the tmux controller tells of orphans (``internal/watchdog/orphan``) becomes an event.
 Does
     Has supervisord restart hung services; ends what an evicted agent left behind.
 Keeps

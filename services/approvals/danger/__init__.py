@@ -9,6 +9,12 @@ What ``low`` means: what a user may let run without being asked. It reads, or bu
 project, or changes what can be taken back, within the working directory. It may run the project's own code,
 which does what stands in it.
 
+    commands, words      from a shell text to its commands, and what is known of their words
+    options, wrappers    a command's arguments, and those that are commands themselves
+    judge, known/        commands against the knowledge base; `checks` where a table does not do
+    paths                what it means to reach a file
+    sight                what may be seen of the world
+
 For rules by parsed command: `services.approvals.danger.commands.read(text, sight, cwd)` gives the `Shell` of
 a command line: ``commands`` (each with ``words``, ``argv``, ``name``, ``via``, ``str()``), ``redirects``,
 ``findings`` and ``whole``; its docstring says what a rule that allows, or denies, must look at.
