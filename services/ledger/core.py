@@ -178,8 +178,6 @@ class Ledger(Witnessing):
 
     def listed(self, index: m.SessionIndex, now: datetime) -> list[Effect]:
         """Ingest says which sessions there are: others' snapshots need not stand any longer."""
-        if index.at.tzinfo is None:
-            raise PeerError("bad_request", "times need their zone")
         there = {entry.uid for entry in index.sessions}
         effects: list[Effect] = []
         for name, uid in self._names.items():

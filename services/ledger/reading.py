@@ -67,8 +67,6 @@ def uid_of(fact: m.Fact, session: str) -> str:
     """The session that a fact is about. Raises `PeerError`."""
     if not fact.uid:
         raise PeerError("bad_request", "a fact for the ledger needs the session's uid")
-    if fact.at.tzinfo is None:
-        raise PeerError("bad_request", "times need their zone")
     if not t.PARAMETERS["session"].match(session):
         raise PeerError("bad_request", f"{session[:80]!r} is no session's name")
     return fact.uid

@@ -117,14 +117,10 @@ class Watchdog:
     def heartbeat(
         self, service: str, health: m.ServiceHealth, mono: float, now: datetime, *, retained: bool
     ) -> None:
-        """A retained one counts with the age that its ``at`` gives it; if it has no zone, it has no age."""
+        """A retained one counts with the age that its ``at`` gives it."""
         pulse = self._pulse(service, mono)
-        if pulse is None:
-            return
-        if not retained:
-            pulse.beats(health, mono, age_s=None)
-        elif health.at.tzinfo is not None:
-            pulse.beats(health, mono, age_s=(now - health.at).total_seconds())
+        if pulse is not None:
+            pulse.beats(health, mono, age_s=(now - health.at).total_seconds() if retained else None)
 
     def index(self, index: m.SessionIndex) -> None:
         self._sessions = dict(Counter(entry.status for entry in index.sessions))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
+import msgspec.inspect
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,3 +127,36 @@ def test_what_a_row_does_not_carry_is_our_own_mistake() -> None:
 def test_times_are_rfc_3339_in_utc() -> None:
     raw = codec.encode(t.SESSIONS_INDEX, m.SessionIndex(sessions=[], at=NOW))
     assert raw == b'{"sessions":[],"at":"2026-11-21T09:00:00Z"}'
+
+
+def parts(of: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:
+    """A type and those that it is made of."""
+    yield of
+    match of:
+        case msgspec.inspect.StructType(fields=fields):
+            inner = [field.type for field in fields]
+        case msgspec.inspect.UnionType(types=types) | msgspec.inspect.TupleType(item_types=types):
+            inner = list(types)
+        case msgspec.inspect.ListType(item_type=item):
+            inner = [item]
+        case msgspec.inspect.DictType(value_type=value):
+            inner = [value]
+        case _:
+            inner = []
+    for part in inner:
+        yield from parts(part)
+
+
+def test_no_time_is_read_without_its_zone() -> None:
+    carried = {row.payload for row in TYPED if row.payload is not None}
+    every = carried | set(m.FACT_TYPES.values()) | set(m.EVENT_TYPES.values())
+    times = [
+        (payload.__name__, part)
+        for payload in every
+        for part in parts(msgspec.inspect.type_info(payload))
+        if isinstance(part, msgspec.inspect.DateTimeType)
+    ]
+    assert len(times) > 30
+    assert [name for name, part in times if part.tz is not True] == []
+    with pytest.raises(PeerError, match="timezone"):
+        codec.decode(t.SESSIONS_INDEX, b'{"sessions":[],"at":"2026-11-21T12:00:00"}', m.SessionIndex)

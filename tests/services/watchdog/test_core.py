@@ -10,7 +10,7 @@ from bus import messages as m
 from bus import topics as t
 from services.watchdog.core import DISK_LOW, DISK_NEARLY_FULL, MAX_SERVICES
 from services.watchdog.pulse import MISSED_S, STALE_S, Pulse, Word
-from tests.services.watchdog.support import MIB, SERVICES, START, Stand, heartbeat, published
+from tests.services.watchdog.support import MIB, SERVICES, Stand, published
 
 OTHERS = tuple(name for name in SERVICES if name != "ledger")
 
@@ -147,13 +147,6 @@ def test_a_retained_heartbeat_never_makes_younger_what_was_heard_later() -> None
     stand.beat("ledger")
     stand.beat("ledger", retained=True, age_s=100)
     assert stand.verdict("ledger") == "online"
-
-
-def test_a_retained_heartbeat_without_a_zone_has_no_age() -> None:
-    stand = Stand()
-    health = heartbeat("ledger", START.replace(tzinfo=None))
-    stand.dog.heartbeat("ledger", health, stand.mono, stand.now, retained=True)
-    assert stand.verdict("ledger") == "offline"
 
 
 def test_what_was_retained_since_yesterday_is_no_event_at_start() -> None:
