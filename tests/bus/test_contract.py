@@ -241,13 +241,14 @@ async def test_a_service_is_online_offline_by_its_will_and_online_again(world: W
 
 @in_trio
 async def test_a_service_that_sees_its_own_offline_says_online_again(world: World) -> None:
-    async with world.client("ingest") as service, world.client("ingest") as forger:
+    async with world.client("ingest") as service, world.client("ingest") as forger, world.client() as watcher:
         await service.subscriptions_stand()
+        watcher.subscribe(t.SERVICE_STATUS)
+        await get(watcher, t.SERVICE_STATUS, status_is(b"online"))
         forger._out.put(t.SERVICE_STATUS, f"{ROOT}/{NODE}/services/ingest/status", b"offline")
         forger._wake()
-        async with world.client() as watcher:
-            watcher.subscribe(t.SERVICE_STATUS)
-            await get(watcher, t.SERVICE_STATUS, status_is(b"online"))
+        await get(watcher, t.SERVICE_STATUS, status_is(b"offline"))
+        await get(watcher, t.SERVICE_STATUS, status_is(b"online"))
 
 
 @in_trio
