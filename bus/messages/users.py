@@ -44,7 +44,9 @@ class ListUsers(Command, frozen=True, kw_only=True):
 
 
 class BusUser(Payload, frozen=True, kw_only=True):
-    """``since`` is new for each user, also for one that gets the name of a removed one."""
+    """``since``: the id (a ULID) of the change that made the user. So it is no other user's, not even of one
+    that gets the name of a removed one.
+    """
 
     user: str
     role: str

@@ -25,9 +25,10 @@ Read `core` first (theory of operation; `table` has the states, `model` the valu
     danger                       how dangerous it is, and why
     calls, rules, globs          a call as the rules see it; what rules say; their patterns
     policy, loading, remember    rules out of the configuration, and out of decisions
-    policing, passed             calls judged before they run, rules explained and replayed; what passed
+    policing, passed, replay     calls judged before they run; what passed; what other rules had said
     decision, tokens, users      what a yes lets through; what proves who decides; who may
     devices, press               buttons: what they may decide, and when they do
+    foresight                    calls that were examined before anybody asked about them
     attention                    how long the questions of a session may take to read
     say                          an approval as the bus sees it
     audit, rows, chain           the audit: its theory, its rows, its table

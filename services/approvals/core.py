@@ -75,7 +75,7 @@ from services.approvals.model import (
     Vote,
 )
 from services.approvals.policing import Policing
-from services.approvals.question import check, opened
+from services.approvals.question import check, open_approval
 from services.approvals.remember import Remembered
 from services.approvals.rules import Rules, Verdict
 from services.approvals.table import TABLE, Happening
@@ -164,7 +164,7 @@ class Gate(Policing):
                 raise RefusedError("bad_request", f"{q.approval} was asked before with another input")
             return [] if known.state is State.PENDING else [say.answer(known, now)]
         examined = self.examined(uid, q, now)
-        approval, verdict = opened(uid, q, examined, self._rules, now)
+        approval, verdict = open_approval(uid, q, examined, self._rules, now)
         asked = Audit(now, "request", approval.id, rows.request(approval))
         if q.held:
             return [asked, *self._settle(approval, State.DENIED, now, **by_budget(q.held))]

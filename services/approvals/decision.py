@@ -14,7 +14,7 @@ from bus.effects import Effect
 from bus.errors import RefusedError
 from services.approvals import reading, rows, say
 from services.approvals.model import Approval, Approver, Audit, Decided, Place, State
-from services.approvals.question import again, read
+from services.approvals.question import call_of, judge_again
 from services.approvals.remember import Remembered, remembered
 from services.approvals.rules import Rules, Verdict
 
@@ -41,7 +41,7 @@ def choose(a: Approval, d: m.Decision, approver: Approver, rules: Rules, place: 
     danger, required, final = a.danger, a.required, a.input_json
     if d.updated_input is not None:
         final = _updated(a, d.updated_input)
-        danger, verdict = again(a, rules, place, final)
+        danger, verdict = judge_again(a, rules, place, final)
         if verdict.answer == "deny":
             raise RefusedError(
                 "not_allowed", f"the rule {verdict.rule} forbids the changed input: {verdict.reason}"
@@ -78,7 +78,7 @@ def to_remember(
     if d.updated_input is not None:
         raise RefusedError("bad_request", "a changed input is not remembered: nothing was decided")
     parsed = reading.parse(a.input_json)
-    call = read(a, a.uid, parsed, a.danger, place)
+    call = call_of(a, a.uid, parsed, a.danger, place)
     if not call.readable:
         raise RefusedError(
             "not_allowed", "an input that cannot be read is not remembered: nothing was decided"

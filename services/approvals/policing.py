@@ -40,7 +40,7 @@ from services.approvals.model import (
     Unapproved,
 )
 from services.approvals.passed import Passed
-from services.approvals.question import Examined, again, check, examine, opened, read
+from services.approvals.question import Examined, call_of, check, examine, judge_again, open_approval
 from services.approvals.remember import Remembered
 from services.approvals.rules import Looked, Rule, Rules, Verdict, describe
 
@@ -102,7 +102,7 @@ class Policing:
             return [*_passed(uid, j, q, now), *ahead]
         examined = self.examined(uid, q, now)
         self._foresight.keep(uid, q, examined, now)
-        approval, verdict = opened(uid, q, examined, self._rules, now)
+        approval, verdict = open_approval(uid, q, examined, self._rules, now)
         if verdict.answer == "deny":
             asked = Audit(now, "request", approval.id, rows.request(approval))
             return [asked, *self._decide_by_rule(approval, verdict, now)]
@@ -160,7 +160,7 @@ class Policing:
         """Judge again what waits."""
         said: list[Effect] = []
         for approval in list(self._pending.values()):
-            _, verdict = again(approval, self._rules, self._attention.hurried)
+            _, verdict = judge_again(approval, self._rules, self._attention.hurried)
             if verdict.answer == "deny":
                 said += self._end_by_rule(approval, verdict, now)
             elif verdict.required > approval.required:
@@ -211,7 +211,7 @@ class Policing:
         uid = check(command.uid or "", q)
         parsed = reading.parse(input_json)
         danger = assess(q.tool, parsed, q.cwd, self._place.home, self._place.sight)
-        call = read(q, uid, parsed, danger, self._place)
+        call = call_of(q, uid, parsed, danger, self._place)
         looked: list[Looked] = []
         verdict = replace(self._rules, looked=looked.append).judge(call)
         commands = [[*command.words] for command in call.commands.found] if call.commands else []
@@ -278,7 +278,7 @@ class Policing:
         for a in list(self._pending.values()):
             if not rule.may_be_about(a) or (a.expires_at is not None and a.expires_at <= now):
                 continue
-            _, verdict = again(a, self._rules, self._place)
+            _, verdict = judge_again(a, self._rules, self._place)
             seen = a.required == 1 and level_rank(a.danger.level) <= level_rank(rule.max_level)
             if verdict.answer == "deny" or (verdict.answer == "allow" and verdict.rule == rule.id and seen):
                 settled += self._end_by_rule(a, verdict, now)

@@ -49,11 +49,11 @@ def examine(uid: str, q: m.Question, place: Place) -> Examined:
     place = replace(place, sight=place.sight.once())
     parsed = reading.parse(q.input_json)
     danger = assess(q.tool, parsed, q.cwd, place.home, place.sight)
-    call = read(q, uid, parsed, danger, place)
+    call = call_of(q, uid, parsed, danger, place)
     return Examined(call, reading.view(q.input_json, parsed), reading.summary(q.kind, q.tool, parsed))
 
 
-def opened(
+def open_approval(
     uid: str, q: m.Question, examined: Examined, rules: Rules, now: datetime
 ) -> tuple[Approval, Verdict]:
     """The approval that a checked question opens, and what the rules say to it."""
@@ -88,7 +88,7 @@ def opened(
     return approval, verdict
 
 
-def read(
+def call_of(
     q: m.Question | Approval | Passed, uid: str, parsed: reading.Parsed, danger: m.Danger, place: Place
 ) -> Call:
     """The call as rules see it. ``parsed`` may be another input than the question's own."""
@@ -113,11 +113,11 @@ def read(
     )
 
 
-def again(
+def judge_again(
     a: Approval | Passed, rules: Rules, place: Place, final_json: str | None = None
 ) -> tuple[m.Danger, Verdict]:
     """What the rules say now to a question that was asked, or to another input for it."""
     place = replace(place, sight=place.sight.once())
     parsed = reading.parse(a.input_json if final_json is None else final_json)
     danger = assess(a.tool, parsed, a.cwd, place.home, place.sight)
-    return danger, rules.judge(read(a, a.uid, parsed, danger, place))
+    return danger, rules.judge(call_of(a, a.uid, parsed, danger, place))

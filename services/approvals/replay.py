@@ -9,7 +9,7 @@ from typing import Any
 from services.approvals import reading
 from services.approvals.model import Approval, Place, State
 from services.approvals.passed import Passed
-from services.approvals.question import again
+from services.approvals.question import judge_again
 from services.approvals.rules import Rules, Verdict
 
 MAX_DIFFERENCES = 500  # that are listed; all are counted
@@ -30,7 +30,7 @@ class Replay:
     def look(self, approvals: Iterable[Approval]) -> None:
         for a in approvals:
             self.looked_at += 1
-            _, verdict = again(a, self._rules, self._place)
+            _, verdict = judge_again(a, self._rules, self._place)
             was, rule = _was(a)
             if was != verdict.answer:
                 self._differs(a, a.created_at, a.summary, (was, rule, str(a.state)), verdict)
@@ -39,7 +39,7 @@ class Replay:
         """Only a rule that denies or asks in every mode would have met them."""
         for call in calls:
             self.calls += 1
-            _, verdict = again(call, self._rules, self._place)
+            _, verdict = judge_again(call, self._rules, self._place)
             if verdict.answer == "deny" or (verdict.forced and call.kind == "tool"):
                 summary = reading.summary(call.kind, call.tool, reading.parse(call.input_json))
                 self._differs(call, call.at, summary, ("agent", None, "ran"), verdict)

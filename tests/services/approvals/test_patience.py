@@ -13,7 +13,7 @@ from services.approvals.attention import FOR_S
 from services.approvals.danger import assess
 from services.approvals.danger.sight import Sight, TooLongError, Unparsed
 from services.approvals.model import State
-from services.approvals.question import again
+from services.approvals.question import judge_again
 from services.approvals.reading import MAX_VALUES, parse, summary, view
 from tests.services.approvals.support import HOME, SIGHT, UID, World, fact, policy, question
 
@@ -144,7 +144,9 @@ def test_what_is_gone_through_in_one_go_is_gone_through_in_a_hurry() -> None:
     world = World(sight=SIGHT)
     world.ask()
     assert world.gate.hurried.sight.limit_s < SIGHT.limit_s
-    danger, verdict = again(world.approval(), policy({"decision": "deny", "tool": "*"}), world.gate.hurried)
+    danger, verdict = judge_again(
+        world.approval(), policy({"decision": "deny", "tool": "*"}), world.gate.hurried
+    )
     assert (danger.level, verdict.answer) == ("low", "deny")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from services.approvals.globs import PathGlob
 from services.approvals.model import Place
 from services.approvals.policy import compile_rules
-from services.approvals.question import again
+from services.approvals.question import judge_again
 from services.approvals.rules import Rules, Verdict
 from tests.services.approvals.support import HOME, SIGHT, World, policy
 
@@ -25,7 +25,7 @@ def judged(rules: Rules, value: dict[str, Any] | str, tool: str = "Bash", **more
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     world = World(rules=policy())
     world.ask("a1", text, tool=tool, **more)
-    return again(world.approval(), rules, PLACE)[1]
+    return judge_again(world.approval(), rules, PLACE)[1]
 
 
 def bash(command: str, *tables: dict[str, Any]) -> str:
@@ -209,10 +209,10 @@ def test_a_link_is_judged_by_where_it_leads_as_well() -> None:
     place = Place(HOME, links)
     world = World()
     world.ask(input_json='{"file_path":"link"}', tool="Write")
-    assert again(world.approval(), policy(ENV), place)[1].answer == "deny"
+    assert judge_again(world.approval(), policy(ENV), place)[1].answer == "deny"
     inside = policy({"decision": "allow", "tool": "Write", "path": "/work/app"})
-    assert again(world.approval(), inside, place)[1].answer == "ask"
-    assert again(world.approval(), inside, PLACE)[1].answer == "allow"
+    assert judge_again(world.approval(), inside, place)[1].answer == "ask"
+    assert judge_again(world.approval(), inside, PLACE)[1].answer == "allow"
 
 
 def test_an_allow_rule_by_path_says_nothing_of_commands() -> None:

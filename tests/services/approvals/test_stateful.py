@@ -19,7 +19,7 @@ from bus.errors import RefusedError
 from services.approvals import audit
 from services.approvals.devices import Limit
 from services.approvals.model import Approver
-from services.approvals.question import again
+from services.approvals.question import judge_again
 from services.approvals.rules import Rules
 from services.approvals.tokens import Tokens
 from tests.services.approvals.support import UID, Crash, World, error, fact, policy, published, question
@@ -296,7 +296,7 @@ class GateMachine(RuleBasedStateMachine):
     @invariant()
     def what_a_rule_forbids_does_not_wait(self) -> None:
         for approval in self.world.store.pending():
-            assert again(approval, self.world.rules, self.world.gate.hurried)[1].answer != "deny"
+            assert judge_again(approval, self.world.rules, self.world.gate.hurried)[1].answer != "deny"
 
     @invariant()
     def the_audit_has_one_outcome_for_each(self) -> None:
