@@ -128,14 +128,14 @@ def _sessions(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     new.add_argument("name", metavar="NAME", help="lower-case letters, digits and hyphens")
     new.add_argument("--cwd", default=".", metavar="DIR", help="its directory (default: this one)")
     new.add_argument("--prompt", metavar="TEXT", help="the first thing to say")
-    new.add_argument("--model")
+    new.add_argument("--model", help="as `claude --model` takes it")
     new.add_argument("--permission-mode", choices=typing.get_args(m.PermissionMode))
     new.add_argument("--budget", type=_usd, default=msgspec.UNSET, metavar="USD", help="or `none`")
     new.add_argument(
         "--kind", choices=typing.get_args(m.SessionKind), default="managed", help="default: managed"
     )
     new.add_argument("--resume", metavar="ID", help="go on with this conversation of Claude Code")
-    new.add_argument("--title", metavar="TEXT")
+    new.add_argument("--title", metavar="TEXT", help="what it is about, in its state")
     new.add_argument("--pin", action="store_true", help="never put it to sleep")
     new.add_argument("--trust", action="store_true", help="its directory is trusted: ask no dialog about it")
     new.add_argument(
@@ -154,20 +154,20 @@ def _sessions(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
     stop = _verb(verbs, "interrupt", sessions.interrupt, "Stop what an agent is doing now.")
     _session(stop)
-    stop.add_argument("--reason", metavar="TEXT")
+    stop.add_argument("--reason", metavar="TEXT", help="for the record")
 
     rest = _verb(verbs, "hibernate", sessions.hibernate, "Put an idle session to sleep: its agent ends.")
     _session(rest)
-    rest.add_argument("--reason", metavar="TEXT")
+    rest.add_argument("--reason", metavar="TEXT", help="for the record")
 
     wake = _verb(verbs, "wake", sessions.wake, "Wake a sleeping session with its conversation.")
     _session(wake)
-    wake.add_argument("--reason", metavar="TEXT")
+    wake.add_argument("--reason", metavar="TEXT", help="for the record")
 
     end = _verb(verbs, "end", sessions.end, "End a session, or all.")
     _session(end, optional=True)
     end.add_argument("--all", action="store_true", help="every session of this node")
-    end.add_argument("--reason", metavar="TEXT")
+    end.add_argument("--reason", metavar="TEXT", help="for the record")
 
     _session(_verb(verbs, "attach", sessions.attach, "See a session's window (leave it with Ctrl-b d)."))
 
@@ -184,7 +184,7 @@ def _approvals(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
     approve = _verb(verbs, "approve", approvals.approve, "Say yes.")
     _approval(approve)
-    approve.add_argument("--reason", metavar="TEXT")
+    approve.add_argument("--reason", metavar="TEXT", help="for the record")
     approve.add_argument("--input", metavar="JSON", help="let it run with this input instead")
     _remember(approve)
 
