@@ -146,7 +146,7 @@ def on_result(step: Step, frame: wire.Result) -> None:
         step.drop([line.n for line in step.session.lines.values() if line.kind == "hook"])
     callbacks.drop(step, [key for key, hook in r.callbacks.items() if hook.agent_id is None])
     before = Decimal(r.cost.total)
-    r.cost = _cost(frame)
+    r.cost = _cost(frame, r.cost)
     total = Decimal(r.cost.total)
     r.results += 1
     evidence.covered(step)
@@ -183,14 +183,20 @@ def _shown(usd: Decimal) -> float:
 
 def late_result(step: Step, frame: wire.Result) -> None:
     """A result that is read after the session's end: nothing happens any more, but what it cost is told."""
-    step.r.cost = _cost(frame)
+    step.r.cost = _cost(frame, step.r.cost)
     step.r.results += 1
     evidence.covered(step)
     _report(step, frame)
     step.durable = True
 
 
-def _cost(frame: wire.Result) -> Cost:
+def _cost(frame: wire.Result, last: Cost) -> Cost:
+    """The totals that a result tells. What cannot be read says nothing: as zero, it would be taken for a new
+    beginning, and the next total would count whole.
+    """
+    total = wire.number_text(frame.total_cost_usd, "")
+    if not total:
+        return last
     models = {
         name[:200]: {
             "cost_usd": wire.number_text(use.costUSD),
@@ -203,7 +209,7 @@ def _cost(frame: wire.Result) -> Cost:
         }
         for name, use in list(frame.modelUsage.items())[:100]
     }
-    return Cost(wire.number_text(frame.total_cost_usd), models)
+    return Cost(total, models)
 
 
 def _report(step: Step, frame: wire.Result) -> None:

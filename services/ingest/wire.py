@@ -213,7 +213,7 @@ class Result(Struct, frozen=True):
     errors: list[Raw] = []
     num_turns: int = 0
     duration_ms: float = 0
-    total_cost_usd: Raw = Raw(b"0")
+    total_cost_usd: Raw = Raw(b"null")
     usage: Raw = Raw(b"{}")
     modelUsage: dict[str, ModelUsage] = {}  # noqa: N815  # the agent's name
     api_error_status: int | None = None
@@ -478,7 +478,7 @@ def _is_json(data: bytes) -> bool:
 _NUMBER = re.compile(rb"-?\d{1,20}(\.\d{1,40})?([eE][+-]?\d{1,3})?")
 
 
-def number_text(raw: Raw) -> str:
-    """A JSON number as the agent wrote it; "0" for anything that is none, or below zero."""
+def number_text(raw: Raw, otherwise: str = "0") -> str:
+    """A JSON number as the agent wrote it; ``otherwise`` for anything that is none, or below zero."""
     text = bytes(raw).strip()
-    return text.decode() if _NUMBER.fullmatch(text) and not text.startswith(b"-") else "0"
+    return text.decode() if _NUMBER.fullmatch(text) and not text.startswith(b"-") else otherwise

@@ -38,6 +38,18 @@ def test_a_cost_that_cannot_be_is_still_an_event_that_can_be_read(play: Play, sa
     assert 0 <= event["cost_usd"] <= 1e9
 
 
+@pytest.mark.parametrize(
+    "said", [b"", b',"total_cost_usd":null', b',"total_cost_usd":"NaN"', b',"total_cost_usd":-1']
+)
+def test_a_total_that_cannot_be_read_is_no_new_beginning(play: Play, said: bytes) -> None:
+    play.say(INIT, result("one", "0.25"))
+    play.say(b'{"type":"result","subtype":"success","uuid":"two"%s}' % said)
+    play.say(result("three", "0.5"))
+    told = [fact.total_usd for fact in play.facts("cost") if not fact.baseline]
+    assert told == ["0.25", "0.25", "0.5"]
+    assert [event["cost_usd"] for event in play.events("result")] == [0.25, 0, 0.25]
+
+
 def test_errors_of_any_depth_are_text(play: Play) -> None:
     """`str` of a list nested just as deeply as the decoder takes it was a RecursionError, in a journal that
     would have been read again at every start.
