@@ -67,17 +67,21 @@ class Client:
             if mqtt.topic_matches_sub(pattern, topic):
                 handler(topic, bytes(message.payload))
 
-    def ask(self, topic: str, payload: Mapping[str, Any], deadline_s: float) -> Reply | None:
-        """Publish until the reply is there. None: there was none before the deadline."""
+    def ask(
+        self, topic: str, payload: Mapping[str, Any], deadline_s: float, calm: threading.Event
+    ) -> Reply | None:
+        """Publish until the reply is there. None: there was none in so many seconds of ``calm``."""
         with self._changed:
             self._count += 1
             command_id = f"{self.name}-{self._count}"
         body = json.dumps({"id": command_id, **payload})
-        end = time.monotonic() + deadline_s
-        while time.monotonic() < end:
+        while deadline_s > 0:
+            began = time.monotonic()
             if self._mqtt.is_connected() and self._listens:
                 self._mqtt.publish(self.prefix + topic, body, qos=1)
             with self._changed:
                 if self._changed.wait_for(lambda: command_id in self._replies, AGAIN_S):
                     return self._replies.pop(command_id)
+            if calm.is_set():
+                deadline_s -= time.monotonic() - began
         return None

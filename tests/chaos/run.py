@@ -194,7 +194,9 @@ class Run:
         following = attacks.plan(seed, self.settings.pause_s, without=without)
         first = attacks.in_turn(seed, turn, without=without) if turn else []
         self._attacker = attacks.Attacker(self.stack, first, following, chance)
-        threads = [threading.Thread(target=driver.run, args=(ended, calm)) for driver in drivers]
+        for driver in drivers:
+            driver.calm = calm
+        threads = [threading.Thread(target=driver.run, args=(ended,)) for driver in drivers]
         attacker = threading.Thread(target=self._attacker.run, args=(over,))
         for thread in (*threads, attacker):
             thread.start()
