@@ -75,4 +75,5 @@ def lost(step: Step) -> None:
     )
     step.post("ledger", "unreported", "lost-" + short_hash(r.uid, r.process, r.uncovered), data)
     r.uncovered, r.heard = None, []
+    follow_turn.over(step)
     step.durable = True

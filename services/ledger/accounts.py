@@ -7,7 +7,7 @@ is held, which snapshots have to be said again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 
 from bus import messages as m
 from bus import topics as t
@@ -170,8 +170,6 @@ class Accounts:
     def _begin_periods(self, now: datetime) -> None:
         self._since = {period: periods.since(period, now, self._zone) for period in periods.PERIODS}
         self._until = {period: periods.until(period, now, self._zone) for period in periods.PERIODS}
-        oldest = periods.quarter_of(now - timedelta(days=periods.KEPT_DAYS))
-        self._quarters = {q: cost for q, cost in self._quarters.items() if q >= oldest}
         for period, first in self._since.items():
             if first is None:
                 self._spent[period] = self.node.all.use.cost

@@ -14,7 +14,9 @@ from services.ledger.transcripts import Call
 
 @dataclass(frozen=True, slots=True)
 class Followed(Keep):
-    """A conversation of a session. What stands in its transcript from before ``since`` is not its."""
+    """A conversation of a session. What its transcript had from before ``since``, when it was first read for
+    it, is not its.
+    """
 
     uid: str
     conversation: str

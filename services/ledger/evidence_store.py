@@ -50,7 +50,9 @@ class EvidenceStore:
             case Followed():
                 row = (effect.uid, effect.conversation, effect.cwd, effect.path, to_ms(effect.since))
                 self._db.execute(
-                    "INSERT INTO followed VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    "INSERT INTO followed (uid, conversation, cwd, path, since, booked, n) VALUES "
+                    "(?, ?, ?, ?, ?, ?, (SELECT coalesce(max(n), 0) + 1 FROM followed)) "
+                    "ON CONFLICT DO NOTHING",
                     (*row, int(effect.booked)),
                 )
             case ReadTo(path, uid, place):
@@ -121,8 +123,9 @@ class EvidenceStore:
             yield Run(name, msgspec.json.decode(paths, type=tuple[str, ...]), from_ms(at), *rest[:-1])
 
     def followed(self) -> Iterator[Followed]:
+        """In the order in which they were told."""
         for uid, conversation, cwd, path, since, booked in self._db.execute(
-            "SELECT uid, conversation, cwd, path, since, booked FROM followed"
+            "SELECT uid, conversation, cwd, path, since, booked FROM followed ORDER BY n, since, uid"
         ):
             yield Followed(uid, conversation, cwd, path, from_ms(since), bool(booked))
 
@@ -141,9 +144,10 @@ class EvidenceStore:
         for uid, cost, last in self._db.execute("SELECT uid, cost, last FROM witnessed"):
             yield Witnessed(uid, cost, last)
 
-    def place(self, path: str) -> Place | None:
-        row = self._db.execute("SELECT inode, read_to FROM files WHERE path = ?", (path,)).fetchone()
-        return None if row is None else Place(*row)
+    def place(self, path: str) -> tuple[Place, str] | None:
+        """How far a file is read, and for which session it was."""
+        row = self._db.execute("SELECT inode, read_to, uid FROM files WHERE path = ?", (path,)).fetchone()
+        return None if row is None else (Place(*row[:2]), row[2])
 
     def known(self, keys: Sequence[str]) -> Mapping[str, Message]:
         found: dict[str, Message] = {}

@@ -244,7 +244,9 @@ class Store:
 
     def load(self, now: datetime, recent_s: float) -> Loaded:
         """What a start needs."""
-        first = quarter_of(now - timedelta(days=KEPT_DAYS))
+        # A clock that is ahead will be set right, and then the days before it are the present ones again.
+        (newest,) = self._db.execute("SELECT coalesce(max(quarter), 0) FROM spent_quarters").fetchone()
+        first = min(newest, quarter_of(now)) - KEPT_DAYS * DAY
         sums = self._db.execute(
             f"SELECT uid, model, {_USE}, turns, share, estimated, priced, unpriced, notional FROM spent "  # noqa: S608  # constants
             "ORDER BY uid, model"

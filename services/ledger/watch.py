@@ -10,10 +10,12 @@ import heapq
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import trio  # noqa: TID251  # this is part of the shell
 
 from bus.effects import Effect
+from services.ledger.columns import to_ms
 from services.ledger.evidence import Followed, Read
 from services.ledger.files import Place, lines, start_of, stated, transcript_files
 from services.ledger.transcripts import BrokenLineError, Call, read_line
@@ -21,7 +23,16 @@ from services.ledger.witness import Witness
 
 READ_EVERY_S = 1.0
 
-Job = tuple[Path, int, Place]
+
+class Job(NamedTuple):
+    """A file, where to go on, and where that will lead. ``since``: what is from before (Unix milliseconds) is
+    another's; 0 where the session has read in it before, because then all that is new was written for it.
+    """
+
+    path: Path
+    start: int
+    place: Place
+    since: int
 
 
 class Watch:
@@ -35,7 +46,7 @@ class Watch:
         *,
         read: Callable[[str, Sequence[Read], datetime], Sequence[Effect]],
         root: Path,
-        place: Callable[[str], Place | None],
+        place: Callable[[str], tuple[Place, str] | None],
         act: Callable[[Sequence[Effect]], object],
         now: Callable[[], datetime],
         broken: Callable[[int], None],
@@ -86,9 +97,11 @@ class Watch:
             self._told.add(said)
             self._refused(followed.uid, said)
         for path in transcript_files(self.root, followed.cwd, followed.conversation, followed.path):
-            begin = start_of(path, self._place(str(path)))
+            known, reader = self._place(str(path)) or (None, "")
+            begin = start_of(path, known)
             if begin is not None:
-                jobs.append((path, *begin))
+                goes_on = reader == followed.uid and begin[0] > 0
+                jobs.append(Job(path, *begin, 0 if goes_on else to_ms(followed.since)))
         return jobs
 
 
@@ -99,7 +112,7 @@ def read_files(jobs: Sequence[Job], conversation: str) -> tuple[list[Call], list
     found: list[list[Call]] = []
     places: list[tuple[str, Place]] = []
     broken = 0
-    for path, start, place in jobs:
+    for path, start, place, since in jobs:
         end = start
         calls: list[Call] = []
         found.append(calls)
@@ -115,7 +128,7 @@ def read_files(jobs: Sequence[Job], conversation: str) -> tuple[list[Call], list
                     broken += 1
                     continue
                 broken += line.data is None
-                if call is not None and (own or call.conversation == conversation):
+                if call is not None and call.at >= since and (own or call.conversation == conversation):
                     calls.append(call)
         except OSError:
             continue  # it vanished: next time

@@ -84,13 +84,11 @@ class Witness:
         self._account = account
         self._cases: dict[str, Case] = {}
         self._owners: dict[str, Followed] = {}  # by conversation
-        self._latest: dict[str, Followed] = {}  # by conversation: who has resumed it
-        for conversation in followed:
-            self._case(conversation.uid).followed[conversation.conversation] = conversation
-            self._owners.setdefault(conversation.conversation, conversation)
-            self._resumed(conversation)
-        for one in lost:
-            self._case(one.uid).lost.append(one)
+        self._latest: dict[str, Followed] = {}  # by conversation: who has resumed it last
+        for one in followed:
+            self._follow(one)
+        for gone in lost:
+            self._case(gone.uid).lost.append(gone)
         for row in sums:
             if row.last:
                 self._case(row.uid).last = row.last
@@ -104,19 +102,19 @@ class Witness:
     # what ingest says
 
     def followed(self, uid: str, data: m.ConversationFollowed) -> list[Effect]:
-        case = self._case(uid)
-        if data.conversation in case.followed:
+        if data.conversation in self._case(uid).followed:
             return []
         made = Followed(uid, data.conversation, data.cwd, data.path, data.since, data.booked)
-        case.followed[data.conversation] = made
-        self._owners.setdefault(data.conversation, made)
-        self._resumed(made)
+        self._follow(made)
         return [made]
 
-    def _resumed(self, one: Followed) -> None:
-        """What is written from now on into a conversation's transcript is the session's that has it now."""
-        if one.since >= self._latest.setdefault(one.conversation, one).since:
-            self._latest[one.conversation] = one
+    def _follow(self, one: Followed) -> None:
+        """In the order in which ingest told of them: what is written from now on into a conversation's
+        transcript is the session's that has it now.
+        """
+        self._case(one.uid).followed[one.conversation] = one
+        self._owners.setdefault(one.conversation, one)
+        self._latest[one.conversation] = one
 
     def unreported(self, uid: str, fact: m.Fact, data: m.CostUnreported) -> list[Effect]:
         told = {
@@ -208,10 +206,9 @@ class Witness:
             at = datetime.fromtimestamp(call.at / 1000, UTC)
             before = known.get(key)
             if before is None:
-                if at >= followed.since:
-                    case.last += 1
-                    made = message_of(call, self._prices, followed.uid, at, booked=followed.booked)
-                    yield replace(made, place=case.last)
+                case.last += 1
+                made = message_of(call, self._prices, followed.uid, at, booked=followed.booked)
+                yield replace(made, place=case.last)
             elif before.uid == followed.uid and larger(call.use, before.use):
                 made = message_of(call, self._prices, followed.uid, before.at, booked=before.booked)
                 yield replace(made, place=before.place, before=before)
@@ -223,20 +220,19 @@ class Witness:
         for place, lost in enumerate(case.lost):
             if lost.state != "open":
                 continue
-            messages = self._of(lost)
+            messages = self._ended_with(lost)
             wait = SETTLE_S if lost.told or messages else GIVE_UP_S
             if now - lost.at < timedelta(seconds=wait) and not self._whole(lost, messages):
                 continue
-            rows, uses = self._rows(lost, messages)
-            state = "booked" if rows else "gone"
+            rows, uses = self._rows(lost, messages, self._before(lost))
+            found = bool(rows or messages)
+            state = "booked" if found else "gone"
             beyond = sum(row.use.cost for row in rows if "~" in row.id)
             case.lost[place] = replace(lost, state=state, uses=uses, beyond=beyond)
-            effects += [case.lost[place], Told(lost=int(not rows))]
-            if rows:
-                effects += self._book(rows, now)
-                if case.compare is not None:
-                    case.compare = (case.compare[0], case.compare[1] + sum(row.use.cost for row in rows))
-            else:
+            effects += [case.lost[place], Told(lost=int(not found)), *self._book(rows, now)]
+            if case.compare is not None:
+                case.compare = (case.compare[0], case.compare[1] + sum(row.use.cost for row in rows))
+            if not found:
                 effects.append(self._unfound(lost, now))
         return effects
 
@@ -249,11 +245,13 @@ class Witness:
         )
 
     def _rows(
-        self, lost: Lost, messages: Sequence[Message]
+        self, lost: Lost, messages: Sequence[Message], before: set[str]
     ) -> tuple[list[Posting], dict[str, tuple[Use, int | None]]]:
         """What is booked for it, and the sums of that by model: the transcript, and what only streamed."""
         rows = []
         for one in messages:
+            if one.key in before:
+                continue
             priced = None if one.unpriced else one.use.cost
             rows.append(lost_posting(lost, f"{lost.fact}/{one.key}", one.model, one.at, one.use, priced))
         for model, use in _missing(lost, messages).items():
@@ -268,11 +266,17 @@ class Witness:
             uses[booked.model] = (use.plus(booked.use), total)
         return rows, uses
 
-    def _of(self, lost: Lost) -> list[Message]:
+    def _ended_with(self, lost: Lost) -> list[Message]:
         """The messages that were lost with a process, as far as they are read."""
         heard = self._archive.spoken(lost.uid, lost.messages)
         found = heard if lost.whole or not heard else [*heard, *self._unheard(lost, heard)]
         return [one for one in found if not one.booked]
+
+    def _before(self, lost: Lost) -> set[str]:
+        """What is booked of the same process already: what nobody had heard may have been heard later on."""
+        others = [one for one in self._case(lost.uid).lost if one.process == lost.process]
+        booked = [one for one in others if one.state == "booked"]
+        return {message.key for one in booked for message in self._ended_with(one)}
 
     def _unheard(self, lost: Lost, heard: Sequence[Message]) -> list[Message]:
         """What the process wrote after all that was heard of it. It stands behind that in the order of

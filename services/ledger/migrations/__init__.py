@@ -10,7 +10,7 @@ written in SQLite's words and said in PostgreSQL's by `adapt`.
 
 from __future__ import annotations
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest step; a test compares it with alembic's own reckoning."""
 
 _POSTGRESQL = (

@@ -18,6 +18,10 @@ def said(message: str, **more: Any) -> dict[str, Any]:
     return {"type": "assistant", "message": answer, **more}
 
 
+def streamed(event: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "stream_event", "event": event, "parent_tool_use_id": None}
+
+
 def killed(play: Play, *, drained: bool = True) -> None:
     if drained:
         gone = bw.Exit(process=play.record.process, code=None, size=len(play.journal))
@@ -54,15 +58,18 @@ def test_whether_it_was_heard_to_its_end_is_said(play: Play) -> None:
 
 
 def test_what_is_read_after_the_end_is_told_before_the_next_process(play: Play) -> None:
-    play.say(INIT, said("m1"))
+    begin = {"type": "message_start", "message": {"id": "m1", "model": "claude-opus-5-5", "usage": {}}}
+    play.say(INIT, streamed(begin), said("m1"))
+    play.say(streamed({"type": "message_delta", "usage": {"output_tokens": 9}}))
+    play.say(streamed({"type": "message_stop"}))
     killed(play, drained=False)
     play.later(DRAIN_S + 1)
     play.connect()
     play.say(said("m2"))
     play.fact(m.AgentStarted(process=2, resume="conv-1"))
     first, second = play.facts("unreported")
-    assert (first.process, first.messages) == (1, ["m1"])
-    assert (second.process, second.messages) == (1, ["m2"])
+    assert (first.process, first.messages, set(first.usage)) == (1, ["m1"], {"claude-opus-5-5"})
+    assert (second.process, second.messages, second.usage) == (1, ["m2"], {})
 
 
 def test_there_is_a_bound(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,10 +58,10 @@ def in_memory() -> Database:
     return Sqlite(connection, "in memory")
 
 
-def undo_step_5(database: Database) -> None:
-    """The schema as step 4 left it. Within the caller's transaction."""
-    added = (("messages", "place"), ("witnessed", "last"), ("lost", "messages"), ("lost", "whole"))
-    for table, column in added:
+def as_step_4_left_it(database: Database) -> None:
+    """Within the caller's transaction."""
+    added = ("messages place", "witnessed last", "lost messages", "lost whole", "followed n")
+    for table, column in (one.split() for one in added):
         database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     database.execute("UPDATE alembic_version SET version_num = '0004'")
 

@@ -408,3 +408,18 @@ def test_nothing_changes_a_posting_or_a_report() -> None:
     ):
         with pytest.raises(sqlite3.IntegrityError):
             world.db.execute(sql)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_was_ahead_for_a_while_takes_nothing_from_the_periods(restarted: bool) -> None:
+    world = World()
+    world.open()
+    world.cost(1, "1")
+    world.later(400 * 86400)
+    world.tick()
+    assert world.ledger.spent("month") == 0
+    if restarted:
+        world.restart()
+    world.later(-400 * 86400)
+    world.tick()
+    assert [world.ledger.spent(period) for period in ("day", "week", "month", "total")] == [10**12] * 4

@@ -20,7 +20,7 @@ from services.ledger.database import Database, open_database
 from services.ledger.migrations.versions import r0001_postings
 from services.ledger.model import KeepBudget
 from services.ledger.store import Store
-from tests.services.ledger.support import START, World, undo_step_5
+from tests.services.ledger.support import START, World, as_step_4_left_it
 from tests.support import postgres
 
 Reopen = Callable[[], Database]
@@ -144,7 +144,7 @@ def test_sums_by_time_are_made_of_the_postings_that_are_there(reopen: Reopen) ->
     costs = [[row[-14] // 10**12 for row in of] for of in rows]
     assert costs == [[1, 2], [3, 3], [3]]  # two quarters of an hour; their day and month; their day
     with world.db.transaction():  # as step 2 left it
-        undo_step_5(world.db)
+        as_step_4_left_it(world.db)
         for table in tables:
             world.db.execute(f"DROP TABLE {table}")
         world.db.execute("DROP TABLE checked")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,8 @@ from services.ledger.database import Database
 from services.ledger.files import Place
 from services.ledger.model import Use
 from services.ledger.transcripts import Call
-from tests.services.ledger.support import OPUS, START, UID, World, fact_of, undo_step_5
+from services.ledger.watch import Watch
+from tests.services.ledger.support import OPUS, START, UID, World, as_step_4_left_it, fact_of
 
 OTHER = "01JD0000000000000000000009"
 CALL = 4_000_000 + 2 * 20_000_000  # one token in, two out
@@ -113,6 +116,20 @@ def test_what_nobody_heard_is_booked_up_to_the_end_of_its_process(world: World) 
     assert pico(world.session().spent_usd) == 3 * CALL
 
 
+def test_what_is_heard_of_a_process_late_is_booked_once(world: World) -> None:
+    """Its bridge came again after its end had taken effect: "b" was taken from the transcript by then."""
+    lost(world, "a", turn=0)
+    read(world, call("a", START), call("b", START))
+    assert pico(world.session().spent_usd) == 2 * CALL
+    world.restart()
+    world.later(10)
+    lost(world, "b", turn=0, whole=True)
+    read(world, call("next", world.now + timedelta(seconds=1)))
+    assert pico(world.session().spent_usd) == 2 * CALL
+    assert drifts(world) == []
+    assert world.ledger.witness.due() == []
+
+
 def test_the_transcript_of_a_subagent_is_waited_for(world: World) -> None:
     """All that was heard is to be read before any of it is booked, as long as that may still come."""
     lost(world, "a", "sub", turn=0, usage={OPUS: m.RunningUsage(input=1, output=2)})
@@ -132,7 +149,7 @@ def test_what_an_older_release_has_left_is_booked(reopen: Callable[[], Database]
     calls = [call("b", START + timedelta(seconds=1)), call("c", world.now)]
     world.act(world.ledger.read(UID, [("c1", calls, [])], world.now))
     with world.db.transaction():
-        undo_step_5(world.db)
+        as_step_4_left_it(world.db)
     again = World(database=reopen())
     again.now = world.now
     read(again, call("next", again.now + timedelta(seconds=1)))
@@ -192,7 +209,7 @@ def test_a_call_belongs_to_one_session(world: World) -> None:
     other = "01JE0000000000000000000000"
     world.open(uid=other, session="other")
     follow(world, uid=other)
-    read(world, call("old", START - timedelta(seconds=1)), call("a", START))
+    read(world, call("a", START))
     assert pico(world.session().witnesses.transcript_usd) == CALL
     read(world, call("a", START), uid=other)
     assert world.session("other").witnesses.transcript_usd is None
@@ -218,14 +235,15 @@ def test_an_agent_that_reports_nothing_is_booked_from_its_transcript(world: Worl
     assert world.session().spent_usd == found.spent_usd
 
 
-def test_a_resumed_conversation_is_booked_for_the_session_that_has_it_now(world: World) -> None:
+@pytest.mark.parametrize("clock", [1, -1], ids=["went on", "was set back"])
+def test_a_resumed_conversation_is_booked_for_the_session_that_has_it_now(world: World, clock: int) -> None:
     """Both follow the same file: what one has read, the other will not see."""
     follow(world, "c2", booked=True)
     assert world.ledger.witness.due() == [UID]
-    since = START + timedelta(hours=1)
+    since = START + clock * timedelta(hours=1)
     data = m.ConversationFollowed(session="on", conversation="c2", cwd="/work", since=since, booked=True)
     world.fact(fact_of("conv-2", "conversation", data, world.now, OTHER))
-    for _ in range(2):
+    for _ in range(2):  # the order in which they were told is kept
         assert world.ledger.witness.due() == [OTHER]
         assert [one.conversation for one in world.ledger.witness.conversations(UID)] == ["c1"]
         assert [one.conversation for one in world.ledger.witness.conversations(OTHER)] == ["c2"]
@@ -263,11 +281,53 @@ def test_drift_and_its_cause(world: World, total: str, calls: list[Call], cause:
         assert len(drifts(world)) == 1  # said once
 
 
-def test_times_of_other_zones_and_clocks_set_back(world: World) -> None:
-    """A message from "before" the session is not its; nothing else depends on clocks."""
-    world.now = START - timedelta(hours=2)
-    world.cost(1, "0.000044")
-    world.later(4)
-    read(world, call("a", datetime(2026, 11, 21, 9, 59, tzinfo=UTC)))
-    assert world.session().witnesses.transcript_usd is None
-    assert pico(world.session().spent_usd) == CALL
+def test_what_a_transcript_had_before_the_session_is_not_its(tmp_path: Path, world: World) -> None:
+    """Whatever the clock says afterwards: what is appended to it then is."""
+    path = tmp_path / "-work" / "c1.jsonl"
+    path.parent.mkdir()
+    watch = Watch(
+        world.ledger.witness,
+        read=world.ledger.read,
+        root=tmp_path,
+        place=world.evidence.place,
+        act=world.act,
+        now=lambda: world.now,
+        broken=lambda _count: None,
+        refused=lambda uid, path: None,
+    )
+
+    def read_of(uid: str, *written: Call) -> int:
+        with path.open("a") as file:
+            file.writelines(line(one) for one in written)
+        watch.read_now(uid)
+        account = world.ledger.account(uid)
+        assert account is not None
+        return (account.transcript or 0) // CALL
+
+    world.now = START - timedelta(hours=2)  # set back
+    assert read_of(UID, call("old", world.now), call("a", START)) == 1
+    assert read_of(UID, call("b", world.now)) == 2
+    follow(world, uid=OTHER)
+    assert read_of(OTHER, call("c", world.now), call("d", START)) == 1  # it has not read in it before
+    assert read_of(OTHER, call("e", world.now)) == 2
+    assert read_of(UID) == 2
+
+
+def line(one: Call) -> str:
+    """As the agent writes it."""
+    name, _, request = one.key.partition("/")
+    usage = {"input_tokens": one.use.input, "output_tokens": one.use.output}
+    at = datetime.fromtimestamp(one.at / 1000, UTC).isoformat()
+    message = {"id": name, "model": one.model, "usage": usage}
+    return (
+        json.dumps(
+            {
+                "type": "assistant",
+                "message": message,
+                "requestId": request,
+                "timestamp": at,
+                "sessionId": "c1",
+            }
+        )
+        + "\n"
+    )
