@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import hashlib
 import json
@@ -24,12 +23,12 @@ import msgspec
 import paho.mqtt.client as mqtt
 import psutil
 from paho.mqtt.enums import CallbackAPIVersion
-from supervisor.datatypes import dict_of_key_value_pairs
 
 from benchmarks.wire import new_token
 from bus import codec
 from bus import messages as m
 from bus import topics as t
+from tests.support.supervisord import environment_of
 
 ROOT = Path(__file__).parents[1]
 START_S = 30.0
@@ -127,9 +126,7 @@ def _mosquitto() -> Iterator[tuple[int, list[str]]]:
 
 def as_configured(service: str) -> dict[str, str]:
     """The environment that supervisord.conf gives this service."""
-    config = configparser.RawConfigParser()
-    config.read(ROOT / "supervisord.conf")
-    found: dict[str, str] = dict_of_key_value_pairs(config[f"program:{service}"]["environment"])
+    found = environment_of(service)
     del found["PYTHONSAFEPATH"]  # the benchmark's own modules are found by the current directory
     return found
 

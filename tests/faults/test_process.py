@@ -19,7 +19,8 @@ import pytest
 from services._process.home import Home
 from services._process.run import EXIT_WORLD
 from tests.services.approvals.support import fact, question
-from tests.services.process.test_run import DEADLINE_S, ROOT, Broker, eventually, join
+from tests.support.open_broker import DEADLINE_S, Broker, join
+from tests.support.stack import ROOT, eventually
 
 pytestmark = pytest.mark.real
 
@@ -31,9 +32,8 @@ Start = Callable[..., Owner]
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path)
-    yield broker
-    broker.close()
+    with Broker(tmp_path) as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import configparser
 import re
 import tomllib
 from pathlib import Path
@@ -15,6 +14,7 @@ from services import SERVICES
 from services._process.config import MAX_METRICS_PORTS
 from services._process.output import ON_STDOUT
 from tests.meta.sources import ROOT, parsed, sources, texts
+from tests.support.supervisord import environment_of, supervisord_conf
 
 PROGRAMS = {"bridge", "cli", "demo", "supervision"}  # packages in services/ that supervisord does not start
 IN_EVERY_SERVICE = {"__init__.py", "__main__.py", "core.py", "shell.py"}
@@ -26,18 +26,12 @@ def packages() -> set[str]:
     return {name for name in found if not name.startswith("_")}
 
 
-def supervisord() -> configparser.RawConfigParser:
-    parser = configparser.RawConfigParser(inline_comment_prefixes=(" ;",))
-    parser.read(ROOT / "supervisord.conf")
-    return parser
-
-
 # ── One table of services ────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_table_of_services_is_what_there_is() -> None:
     programs = {
-        name.removeprefix("program:") for name in supervisord().sections() if name.startswith("program:")
+        name.removeprefix("program:") for name in supervisord_conf().sections() if name.startswith("program:")
     }
     assert set(SERVICES) == packages() - PROGRAMS == programs
     assert [name for name, info in SERVICES.items() if name != info.name] == []
@@ -75,34 +69,37 @@ def test_every_service_has_the_same_files(service: str) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_program_is_started_alike(service: str) -> None:
-    program = dict(supervisord()[f"program:{service}"])
+    program = dict(supervisord_conf()[f"program:{service}"])
     assert program.pop("command") == f"%(here)s/.venv/bin/python -m services.{service} {ON_STDOUT}"
     assert program.pop("stdout_logfile") == f"{service}.log", "a name: the place is the home's"
     agents_live_on = service == "tmux"
     assert (program.pop("killasgroup", "false") == "true") is not agents_live_on
     assert (program.pop("priority", None) == "10") is (service == "broker")
     assert (program.pop("stdout_capture_maxbytes", None) is not None) is (service == "watchdog")
-    like = dict(supervisord()["program:ledger"])
+    like = dict(supervisord_conf()["program:ledger"])
     on_the_way_of_an_approval = service in ("ingest", "approvals")
-    assert ("hugetlb" in program["environment"]) is on_the_way_of_an_approval
-    program["environment"] = program["environment"].split(",")[0]
-    own = {"command", "killasgroup", "priority", "stdout_logfile"}
+    environment = environment_of(service)
+    assert ("hugetlb" in environment.pop("GLIBC_TUNABLES", "")) is on_the_way_of_an_approval
+    assert (environment.pop("PYTHONMALLOC", None) is not None) is on_the_way_of_an_approval
+    assert environment == environment_of("ledger")
+    del program["environment"]
+    own = {"command", "environment", "killasgroup", "priority", "stdout_logfile"}
     assert program == {key: like[key] for key in like if key not in own}
 
 
 def test_all_but_the_broker_stop_at_once_and_before_it() -> None:
-    group = supervisord()["group:services"]
+    group = supervisord_conf()["group:services"]
     assert set(group["programs"].split(",")) == set(SERVICES) - {"broker"}
-    assert int(group["priority"]) > int(supervisord()["program:broker"]["priority"])
+    assert int(group["priority"]) > int(supervisord_conf()["program:broker"]["priority"])
 
 
 def test_the_way_to_supervisord_stops_first_and_cannot_be_left_dead() -> None:
     """Its output is a protocol: it goes nowhere else."""
-    listener = supervisord()["eventlistener:supervision"]
+    listener = supervisord_conf()["eventlistener:supervision"]
     assert listener["command"] == "%(here)s/.venv/bin/python -m services.supervision"
     assert listener["result_handler"] == "services.supervision.inside:handle"
     assert (listener["autorestart"], listener["stdout_logfile"]) == ("true", "NONE")
-    assert int(listener["priority"]) > int(supervisord()["group:services"]["priority"])
+    assert int(listener["priority"]) > int(supervisord_conf()["group:services"]["priority"])
 
 
 def test_two_stacks_share_one_supervisord_conf_that_needs_no_environment() -> None:
@@ -110,8 +107,8 @@ def test_two_stacks_share_one_supervisord_conf_that_needs_no_environment() -> No
     settings = "\n".join(line for line in text.splitlines() if not line.startswith(";"))
     assert "ENV_" not in settings
     assert "http_server" not in settings
-    assert supervisord()["supervisord"]["nodaemon"] == "true"
-    assert supervisord()["supervisord"]["pidfile"] != "/dev/null", "supervisord would delete it"
+    assert supervisord_conf()["supervisord"]["nodaemon"] == "true"
+    assert supervisord_conf()["supervisord"]["pidfile"] != "/dev/null", "supervisord would delete it"
 
 
 def test_make_has_what_the_contract_names() -> None:

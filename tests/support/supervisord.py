@@ -1,4 +1,4 @@
-"""A real supervisord with our own supervisord.conf, some of its programs exchanged for toys."""
+"""Our supervisord.conf, and a real supervisord with it, some of its programs exchanged for toys."""
 
 from __future__ import annotations
 
@@ -11,14 +11,27 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
+from supervisor.datatypes import dict_of_key_value_pairs
 
 from tests.support.stack import ROOT
 
 
-def our_conf(folder: Path, commands: Mapping[str, str], *, directory: Path = ROOT, **settings: str) -> Path:
-    """Write our supervisord.conf with these programs alone (``settings`` go to each) and our listener."""
+def supervisord_conf() -> configparser.RawConfigParser:
+    """Our supervisord.conf as supervisord reads it, but for ``%(here)s``."""
     conf = configparser.RawConfigParser(inline_comment_prefixes=(" ;",))
     conf.read(ROOT / "supervisord.conf")
+    return conf
+
+
+def environment_of(service: str) -> dict[str, str]:
+    """What it adds to this service's environment."""
+    found: dict[str, str] = dict_of_key_value_pairs(supervisord_conf()[f"program:{service}"]["environment"])
+    return found
+
+
+def our_conf(folder: Path, commands: Mapping[str, str], *, directory: Path = ROOT, **settings: str) -> Path:
+    """Write our supervisord.conf with these programs alone (``settings`` go to each) and our listener."""
+    conf = supervisord_conf()
     for section in conf.sections():
         kind, _, name = section.partition(":")
         if kind == "group" or (kind == "program" and name not in commands):

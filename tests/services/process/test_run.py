@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import paho.mqtt.client as mqtt
 import psutil
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
 from services._process.home import Home
 from services._process.output import ON_STDOUT
+from tests.support.open_broker import Broker, join
+from tests.support.stack import eventually
 from tests.support.supervisord import Supervisord, our_conf
 
 pytestmark = pytest.mark.real
@@ -35,68 +32,6 @@ TOY = [sys.executable, "-m", "tests.services.process.toy"]
 DEADLINE_S = 60.0  # for what takes a second on an idle machine
 STOP_S = 2.0  # promised by issue 2 (point 3), held by a hard deadline within the service
 SLACK_S = 28.0  # for a machine that is busy with other tests; what does not stop at all, never does
-T = TypeVar("T")
-
-
-def eventually(probe: Callable[[], T | None], what: str) -> T:
-    end = time.monotonic() + DEADLINE_S
-    while not (value := probe()):
-        assert time.monotonic() < end, f"not within {DEADLINE_S} s: {what}"
-        time.sleep(0.02)
-    return value
-
-
-class Broker:
-    """A mosquitto of the test's own, and a client that remembers the latest payload of every topic."""
-
-    def __init__(self, directory: Path) -> None:
-        self.program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-        if self.program is None:
-            pytest.fail("mosquitto is not installed: `make setup-dev` installs it, or says what to type")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.file = directory / "mosquitto.conf"
-        self.file.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
-        self.process = self.start()
-        self.latest: dict[str, str] = {}
-        self.seen: list[tuple[str, str]] = []
-        self.changed = threading.Condition()
-        self.client = mqtt.Client(CallbackAPIVersion.VERSION2)
-        self.client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
-        self.client.on_message = self._on_message
-        self.client.reconnect_delay_set(min_delay=1, max_delay=1)
-        eventually(self._connect, "the broker answers")
-        self.client.loop_start()
-
-    def start(self) -> subprocess.Popen[bytes]:
-        assert self.program is not None
-        return subprocess.Popen(
-            [self.program, "-c", str(self.file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-
-    def _connect(self) -> bool:
-        try:
-            return self.client.connect("127.0.0.1", self.port) == mqtt.MQTT_ERR_SUCCESS
-        except OSError:
-            return False
-
-    def _on_message(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
-        with self.changed:
-            topic = message.topic.removeprefix("pointsman/toys/")
-            self.latest[topic] = message.payload.decode()
-            self.seen.append((topic, message.payload.decode()))
-            self.changed.notify_all()
-
-    def wait(self, topic: str, payload: str) -> None:
-        with self.changed:
-            found = self.changed.wait_for(lambda: self.latest.get(topic) == payload, DEADLINE_S)
-        assert found, f"{topic} is {self.latest.get(topic)!r}, not {payload!r}"
-
-    def close(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
-        self.process.kill()
-        self.process.wait()
 
 
 STATUS = "services/ledger/status"
@@ -104,9 +39,8 @@ STATUS = "services/ledger/status"
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path)
-    yield broker
-    broker.close()
+    with Broker(tmp_path) as broker:
+        yield broker
 
 
 @pytest.fixture
@@ -127,14 +61,6 @@ def environ(home: Home, tmp_path: Path) -> dict[str, str]:
         "POINTSMAN_BUS_BROKER": "external",
         "POINTSMAN_BUS_PORT": "1",  # nobody there, unless a test has a broker
     }
-
-
-def join(environ: dict[str, str], broker: Broker) -> None:
-    """Use this broker, in a home that holds its node there: the broker service, which sees to that, is not
-    started here.
-    """
-    environ["POINTSMAN_BUS_PORT"] = str(broker.port)
-    Home(Path(environ["POINTSMAN_HOME"])).update_endpoints("bus", {"claim": "held"})
 
 
 @pytest.fixture
@@ -342,33 +268,8 @@ PARENT = (
 )
 
 
-def test_a_service_ends_with_a_killed_supervisor(
-    environ: dict[str, str], toys: list[subprocess.Popen[str]]
-) -> None:
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, *TOY, "sleep"],
-        env={**environ, "SUPERVISOR_ENABLED": "1"},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    toys.append(parent)
-    assert parent.stdout is not None
-    toy = psutil.Process(int(parent.stdout.readline()))
-    parent.kill()
-    toy.wait(STOP_S + SLACK_S)
-
-
-def test_a_service_whose_supervisor_was_gone_before_it_looked_ends_at_once(start: Start) -> None:
-    """An orphan has a parent in another session than its own."""
-    toy = start(wait=False, env={"SUPERVISOR_ENABLED": "1"}, start_new_session=True)
-    out, err = toy.communicate(timeout=DEADLINE_S)
-    assert (toy.returncode, out, err) == (0, "", "")
-
-
-def test_started_by_hand_a_service_minds_no_parent(
-    environ: dict[str, str], toys: list[subprocess.Popen[str]]
-) -> None:
+def left_behind(environ: dict[str, str], toys: list[subprocess.Popen[str]]) -> psutil.Process:
+    """A service whose parent was killed."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, *TOY, "sleep"],
         env=environ,
@@ -381,6 +282,26 @@ def test_started_by_hand_a_service_minds_no_parent(
     toy = psutil.Process(int(parent.stdout.readline()))
     parent.kill()
     parent.wait()
+    return toy
+
+
+def test_a_service_ends_with_a_killed_supervisor(
+    environ: dict[str, str], toys: list[subprocess.Popen[str]]
+) -> None:
+    left_behind({**environ, "SUPERVISOR_ENABLED": "1"}, toys).wait(STOP_S + SLACK_S)
+
+
+def test_a_service_whose_supervisor_was_gone_before_it_looked_ends_at_once(start: Start) -> None:
+    """An orphan has a parent in another session than its own."""
+    toy = start(wait=False, env={"SUPERVISOR_ENABLED": "1"}, start_new_session=True)
+    out, err = toy.communicate(timeout=DEADLINE_S)
+    assert (toy.returncode, out, err) == (0, "", "")
+
+
+def test_started_by_hand_a_service_minds_no_parent(
+    environ: dict[str, str], toys: list[subprocess.Popen[str]]
+) -> None:
+    toy = left_behind(environ, toys)
     try:
         with pytest.raises(psutil.TimeoutExpired):
             toy.wait(1.5)  # longer than the look at the parent every second
