@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from services.ledger.database import Database
 from services.ledger.evidence import Archive, Followed, Lost, Message, ReadTo, Witnessed
 from services.ledger.files import Place
 from services.ledger.importing import KeepBatch, Run
+from services.ledger.loaded import Loaded
 from services.ledger.model import Use
 from services.ledger.store import Store
 
@@ -71,6 +73,16 @@ class EvidenceStore:
             case _:
                 return False
         return True
+
+    def load(self, now: datetime, recent_s: float) -> Loaded:
+        """What a start needs, of the ledger's own tables and of these."""
+        return replace(
+            self._store.load(now, recent_s),
+            followed=list(self.followed()),
+            lost=list(self.lost()),
+            witnessed=list(self.sums()),
+            runs=list(self.runs()),
+        )
 
     def keep_messages(self, messages: Sequence[Message]) -> None:
         """Each once: a telling that is larger replaces what was known."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import time
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -89,13 +88,7 @@ class Shell:
         self.ledger = Ledger(
             zone=self._zone,
             default_budget=None if budget is None else money.from_usd(budget),
-            loaded=replace(
-                self.store.load(now, HABIT_S),
-                followed=list(self.evidence.followed()),
-                lost=list(self.evidence.lost()),
-                witnessed=list(self.evidence.sums()),
-                runs=list(self.evidence.runs()),
-            ),
+            loaded=self.evidence.load(now, HABIT_S),
             recall=self.store.near,
             archive=self.evidence.archive,
             prices=Prices(),

@@ -22,7 +22,7 @@ from bus import topics as t
 from bus.acl import Role, User
 from bus.api import Received
 from bus.client import BusAddress, MqttBus
-from tests.support.brokers import EVERYBODY, NODE, ROOT, free_port, mosquitto_broker
+from tests.support.brokers import EVERYBODY, NODE, ROOT, accepts, free_port, mosquitto_broker
 from tests.support.connections import connected
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -96,14 +96,6 @@ class Service:
         self.process.terminate()
         self.process.communicate(timeout=60)
         return self.process.returncode
-
-
-def accepts(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=0.5):
-            return True
-    except OSError:
-        return False
 
 
 def listening(process: psutil.Process) -> set[tuple[str, int]]:

@@ -18,8 +18,8 @@ from bus.requests import Requester
 from services._process.config import load_config
 from services._process.connect import bus_address
 from services._process.home import Home
-from tests.services.broker.test_process import Service, accepts, service, wait
-from tests.support.brokers import NODE, ROOT, free_port, mosquitto_broker
+from tests.services.broker.test_process import Service, service, wait
+from tests.support.brokers import NODE, ROOT, accepts, free_port, mosquitto_broker
 from tests.support.connections import connected
 from tests.support.tls import make_certificates
 from tests.support.waiting import eventually

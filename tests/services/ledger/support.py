@@ -6,7 +6,6 @@ import enum
 import functools
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
@@ -92,13 +91,7 @@ class World:
         self.ledger = Ledger(
             zone=self.zone,
             default_budget=None if self.default is None else money.from_usd(self.default),
-            loaded=replace(
-                self.store.load(self.now, HABIT_S),
-                followed=list(self.evidence.followed()),
-                lost=list(self.evidence.lost()),
-                witnessed=list(self.evidence.sums()),
-                runs=list(self.evidence.runs()),
-            ),
+            loaded=self.evidence.load(self.now, HABIT_S),
             recall=self.store.near,
             archive=self.evidence.archive,
             prices=PRICES,

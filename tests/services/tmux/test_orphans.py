@@ -15,6 +15,7 @@ from ulid import ULID
 
 from services._process.home import Home
 from services.tmux.orphans import HALF_WRITTEN_S, ORPHAN_S, Orphan, Orphans
+from tests.support.processes import until_begun
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -42,10 +43,7 @@ class Yard:
                 [sys.executable, "-c", SLEEP, *more], env=environ, stdout=stdout, start_new_session=leads
             )
         self.children.append(child)
-        deadline = time.monotonic() + 30
-        while b"PATH=" not in Path(f"/proc/{child.pid}/environ").read_bytes():  # it is still becoming Python
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        until_begun(child)
         return child
 
 

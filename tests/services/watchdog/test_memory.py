@@ -17,6 +17,7 @@ from ulid import ULID
 
 from services.watchdog import processes
 from services.watchdog.memory import Sampler, memory_limit
+from tests.support.processes import until_begun
 
 UID = str(ULID())  # other stacks may run on this machine
 MIB = 1 << 20
@@ -45,10 +46,7 @@ class Yard:
             **{"stdout": subprocess.PIPE, **options},
         )  # fmt: skip
         self.children.append(child)
-        deadline = time.monotonic() + 30
-        while b"PATH=" not in Path(f"/proc/{child.pid}/environ").read_bytes():  # it is still becoming Python
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        until_begun(child)
         return child
 
     def ready(self, *more: str, **options: Any) -> subprocess.Popen[str]:
