@@ -105,7 +105,7 @@ def claim_port(
     if not found and configured:
         raise PortTakenError(
             f"{name} = {configured} at {host} is taken by {_holder(configured, home)}: "
-            f"end that, or choose another {name}"
+            f"end that, or choose another {_setting(name)}"
         )
     port = wanted if found else _next_free(home, name, host, default, avoid)
     values = {key: port} if section == "metrics" else {"host": host, key: port}
@@ -126,8 +126,14 @@ def _next_free(home: Home, name: str, host: str, default: int, avoid: Collection
         if not reserved and _try(home, name, host, port):
             return port
     raise WorldError(
-        f"no port between {default} and {default + SEARCHED} is free at {host} for {name}: set {name}"
+        f"no port between {default} and {default + SEARCHED} is free at {host} for {name}: "
+        f"set {_setting(name)}"
     )
+
+
+def _setting(name: str) -> str:
+    """The key of the configuration that chooses a port."""
+    return "metrics.base_port" if name.startswith("metrics.") else name
 
 
 def _try(home: Home, name: str, host: str, port: int) -> bool:

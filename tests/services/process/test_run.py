@@ -229,6 +229,7 @@ def test_a_configured_port_that_is_taken_ends_with_4(start: Start) -> None:
         _, err = toy.communicate(timeout=DEADLINE_S)
     assert toy.returncode == 4
     assert f"metrics.ledger = {base + 4} at 127.0.0.1 is taken by" in err
+    assert "choose another metrics.base_port" in err
     assert f"(pid {os.getpid()})" in err
 
 
