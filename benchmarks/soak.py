@@ -79,6 +79,8 @@ class Sampler:
 def kind_of(words: list[str]) -> str:
     """What a process is, by its command line."""
     text = " ".join(words)
+    if words and Path(words[0]).name == "tmux":  # its server's words are those that opened the first window
+        return "tmux server"
     for name in SERVICES:
         if f"services.{name}" in words:
             return name
@@ -90,7 +92,6 @@ def kind_of(words: list[str]) -> str:
         ("supervisord", "supervisord"),
         ("mosquitto", "mqtt broker"),
         ("amqtt_server", "mqtt broker"),
-        ("tmux", "tmux server"),
     ):
         if mark in text:
             return kind

@@ -48,6 +48,10 @@ def test_what_grows_is_found_and_its_pace_told(measure: str, an_hour: float) -> 
         (["python", "/x/supervisord", "-c", "supervisord.conf"], "supervisord"),
         (["python", "-I", "-S", "/x/services/bridge/keeper.py", "/d", "1"], "keeper"),
         (["python", "-m", "services.bridge", "/d"], "bridge"),
+        (
+            ["tmux", "-S", "/h/tmux.sock", "new-session", "--", "python", "-m", "services.bridge"],
+            "tmux server",
+        ),
         (["sleep", "1"], "other"),
     ],
 )
