@@ -22,6 +22,7 @@ itself and reports its exit with code null.
     files, pipe             the session directory; whole lines into the agent's stdin
     window, view, text      the tmux window: what it shows, how frames look, text for a terminal
     keeper                  the program that starts the agent and holds its stdin open
+    figures                 how it and its keeper are, told to ingest, which serves that to Prometheus
 
 Exit codes: 0 the agent's exit was reported, or SIGTERM/SIGHUP; 2 launch.json; 3 refused by ingest, or another
 bridge runs; 4 the world (keeper or files); 70 a bug of ours.
