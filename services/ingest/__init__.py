@@ -35,7 +35,8 @@ Reading order:
     holds, allowances, limits   what stops a session: its budget, a silent ledger, a usage limit
     registry, commands, links   which sessions there are, what is asked of them, their connections
     core                        all of it together
-    store, server, shell        all that in the world; `metrics`, `exceptions` for Prometheus
+    store, server, shell        all that in the world; `metrics`, `bridge_metrics`, `exceptions`
+                                for Prometheus
 
 Sessions followed by their hooks: `hook_wire`, `hook_model`, `hook_turns`, `hook_questions`, `hook_rules`,
 `screen`, `presence`, `hooks`; then `hooks_server`, `hooks_shell`.

@@ -18,5 +18,6 @@ If it dies
     heartbeats, each as old as it says. If its loop stands still, supervisord has no answer and restarts it.
 
 Read `pulse` first (when a service counts as online, offline or stale), then `programs`, `repairs`, `breaker`,
-`fleet`, `core`; `memory`, `processes`, `supervisor` and `shell` touch the world.
+`fleet`, `core`; `memory`, `processes`, `supervisor` and `shell` touch the world; `metrics` shows supervisord
+to Prometheus.
 """
