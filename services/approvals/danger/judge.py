@@ -6,10 +6,11 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import msgspec
 
+from bus.messages import level_rank
 from services.approvals.danger import commands, known, paths
 from services.approvals.danger.checks import CHECKS
 from services.approvals.danger.checks.common import by_name
@@ -31,6 +32,7 @@ _RUN_WHAT_IS_THERE = frozenset(
 _TELLS_PLACES = frozenset(
     {"operand", "skipped", "value", "load", "other"}
 )  # arguments that are no text, nor made
+_OFTEN_LOCAL = ("gradlew", "mvnw", "configure", "manage.py")  # programs of a project that have these names
 _OWN_BIN = re.compile(r"(^|/)(\.?venv|env|node_modules|vendor)/(\.?bin)/[^/]+$")
 
 
@@ -75,7 +77,7 @@ def said(name: str, subject: str = "") -> Finding:
 
 @dataclass
 class _Budget:
-    spent: int = field(default=0)
+    spent: int = 0
 
 
 def _command(command: Command, ground: Ground, budget: _Budget) -> Iterator[Finding]:
@@ -84,48 +86,45 @@ def _command(command: Command, ground: Ground, budget: _Budget) -> Iterator[Find
         if known.HARMLESS_VARIABLES.search(assign) is None:
             dangerous = known.DANGEROUS_VARIABLES.search(assign) is not None
             yield said("dangerous_variable" if dangerous else "variable", assign.partition("=")[0])
-    head = command.words[0].text
-    name = command.name
+    head, name = command.words[0].text, command.name
     if any(sign > "~" or sign <= " " for sign in head):
         yield said("foreign_name")
-    found = known.find(command.argv, name)
     if "://" in head:
         yield said("outside_program")
-    local = "/" in head and not paths._PROGRAMS.match(posixpath.normpath(head))
+    found = known.find(command.argv, name)
+    local = "/" in head and not paths.is_system_program(posixpath.normpath(head))
     if local:
         yield from by_name(head)
         yield from paths.judge(head, "run", ground)
-        if (
-            _OWN_BIN.search(head) is None
-            and found is not None
-            and name not in ("gradlew", "mvnw", "configure", "manage.py")
-        ):
-            local_entry = said("local_program")
-            yield Finding(local_entry.level, local_entry.reason, local_entry.impact)
-    if found is None:
-        if not local:
-            yield said("unknown", f"`{_short(name)}`")
-        yield from _arguments(
-            command, Options(command.words[1:], Entry([], "low", "", "")), "none", ground, budget, False
-        )
+        if found is not None and name not in _OFTEN_LOCAL and _OWN_BIN.search(head) is None:
+            yield said("local_program")
+    if found is not None:
+        yield from _known(command, found, ground, budget)
         return
+    if not local:
+        yield said("unknown", f"`{_short(name)}`")
+    options = Options(command.words[1:], Entry([], "low", "", ""))
+    yield from _arguments(command, options, "none", ground, budget, False)
+
+
+def _known(command: Command, found: known.Found, ground: Ground, budget: _Budget) -> Iterator[Finding]:
+    """A command that stands in the knowledge base."""
     entry = found.entry
-    rest = [command.words[index] for index in found.rest]
+    subject = f"`{found.name}`"
     if found.before:
         yield said("option_before", f"`{found.name.split()[0]}`")
     for position in found.led:
-        yield from paths.judge(
-            command.words[position].text.partition("=")[2] or command.words[position].text, "run", ground
-        )
+        text = command.words[position].text
+        yield from paths.judge(text.partition("=")[2] or text, "run", ground)
+    rest = [command.words[index] for index in found.rest]
     options = Options(rest, entry)
-    form = _form(entry, options)
-    subject = f"`{found.name}`"
     if entry.check == "fetch" and local_only(command, options):
         yield Finding("low", f"{subject} asks a server of this machine", "Nothing leaves this machine.")
         return
+    form = _form(entry, options)
     if form is not None:
         yield Finding(form.level, f"{subject} {form.reason}", form.impact or entry.impact)
-        if known_rank(form.level) < known_rank(entry.level):
+        if level_rank(form.level) < level_rank(entry.level):
             entry = msgspec.structs.replace(entry, level=form.level)
     if form is None or form.level != entry.level:
         yield Finding(entry.level, f"{subject} {entry.reason}", entry.impact)
@@ -143,16 +142,12 @@ def _command(command: Command, ground: Ground, budget: _Budget) -> Iterator[Find
         yield from paths.judge(".", "run", ground)  # `cd ../other && make`
 
 
-def known_rank(level: str) -> int:
-    return ("low", "medium", "high", "critical").index(level)
-
-
 def _form(entry: Entry, options: Options) -> Form | None:
     """The worst form that applies; one that lowers the level counts if no other does."""
     fitting = [form for form in entry.forms if options.fits(form)]
-    raising = [form for form in fitting if known_rank(form.level) >= known_rank(entry.level)]
+    raising = [form for form in fitting if level_rank(form.level) >= level_rank(entry.level)]
     pool = raising or fitting
-    return max(pool, key=lambda form: known_rank(form.level), default=None)
+    return max(pool, key=lambda form: level_rank(form.level), default=None)
 
 
 def _arguments(

@@ -85,6 +85,11 @@ class Ground:
         return self.places or (self.cwd,)
 
 
+def is_system_program(path: str) -> bool:
+    """Whether a normal path is that of a program which was installed for the whole machine."""
+    return _PROGRAMS.match(path) is not None
+
+
 def scratch(path: str) -> bool:
     """Whether it lies where every program may write."""
     return _SCRATCH.match(posixpath.normpath(path)) is not None
@@ -204,7 +209,7 @@ def _one(path: str, mode: Mode, ground: Ground, *, tree: bool, everything: bool)
         entry = _WRITES.get(mode) if within else None
     elif temporary:
         entry = _IN_SCRATCH.get(mode)
-    elif (mode == "run" and _PROGRAMS.match(path)) or (mode == "read" and public):
+    elif (mode == "run" and is_system_program(path)) or (mode == "read" and public):
         entry = None
     else:
         entry = _OUTSIDE.get(mode)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from services.approvals.danger import known, paths
 from services.approvals.danger.checks.common import by_name, critical, fed, high, medium
@@ -98,6 +98,12 @@ _SERVERS = frozenset(
         "nodemon",
     ]
 )
+_HOSTS = _SERVERS | {
+    "alembic", "django-admin", "manage.py", "pm2", "forever", "locust", "papermill", "py-spy",
+}  # fmt: skip  # programs that run others' code without being a language
+_PYTHONS = ("python", "pypy")
+_FOR_TYPING = ("python", "python3", "node", "irb", "ipython")
+_INLINE_LONG = ("--eval", "--print", "--run", "-r", "--rpc-eval", "-eval")
 _MODULES = frozenset(
     [
         "pytest",
@@ -129,73 +135,73 @@ _MODULES = frozenset(
 def interpreter(command: Command, rest: Sequence[Word], _o: Options, ground: Ground) -> Iterator[Finding]:
     name = re.sub(r"[\d.]+$", "", command.name) or command.name
     words = list(rest)
-    inline = _INLINE.get(name, "ec")
-    values = _VALUES.get(name, "")
     joined = " ".join(word.text for word in words)
-    if command.name in _SERVERS or command.name in (
-        "alembic",
-        "django-admin",
-        "manage.py",
-        "pm2",
-        "forever",
-        "locust",
-        "papermill",
-        "py-spy",
-    ):
+    if command.name in _HOSTS:
         yield from _managed(command.name, joined)
         yield from reach((word.text for word in words), ground)
         return
-    if name not in ("python", "pypy") and _LOADS.search(joined):
+    if name not in _PYTHONS and _LOADS.search(joined):
         yield medium("loads other code, or runs a text")
+    position = yield from _own_options(name, words, ground)
+    if position is None:
+        return
+    if position >= len(words) or words[position].text in ("-", "/dev/stdin"):
+        yield from _without_program(command, words)
+        return
+    yield from reach((re.sub(r"^-\w(?=[/~.])", "", word.text) for word in words[:position]), ground)
+    yield from _program(words[position], words[position + 1 :], ground)
+
+
+def _own_options(name: str, words: Sequence[Word], ground: Ground) -> Generator[Finding, None, int | None]:
+    """An interpreter's options. Returns where its program should stand; None: a text or a module is run, or
+    nothing.
+    """
+    inline = _INLINE.get(name, "ec")
+    values = _VALUES.get(name, "")
     position = 0
     while position < len(words):
         text = words[position].text
         if text == "-" or not text.startswith("-"):
             break
         if text in ("--version", "-V", "--help", "-VV", "--test") and len(words) == 1:
-            return
-        if (
-            text in ("--eval", "--print", "--run", "-r", "--rpc-eval")
-            or (not text.startswith("--") and set(text[1:]) & set(inline))
-            or text == "-eval"
-        ):
+            return None
+        if text in _INLINE_LONG or (not text.startswith("--") and set(text[1:]) & set(inline)):
             attached = re.sub(r"^-[a-zA-Z]", "", text) if len(text) > 2 and text[1] in inline else ""
-            code = attached + " ".join(word.text for word in words[position + 1 :])
-            if _CODE_HIGH.search(code):
-                yield high(
-                    "runs a text as a program, which can change files or reach the network", "It runs as you."
-                )
-            else:
-                yield medium("runs a text as a program", "It runs as you.")
-            return
-        if name in ("python", "pypy") and re.match(r"-[a-zA-Z]*m", text):
-            module = re.sub(r"^-[a-zA-Z]*?m", "", text) or (
-                words[position + 1].text if position + 1 < len(words) else ""
-            )
+            yield _text(attached + " ".join(word.text for word in words[position + 1 :]))
+            return None
+        if name in _PYTHONS and re.match(r"-[a-zA-Z]*m", text):
+            following = words[position + 1].text if position + 1 < len(words) else ""
+            module = re.sub(r"^-[a-zA-Z]*?m", "", text) or following
             yield from _module(module, words[position + 2 :])
             if module not in known.NAMES:
                 yield from reach((word.text for word in words[position + 2 :]), ground)
-            return
+            return None
         if not text.startswith("--") and text[1] in values and len(text) == 2:
             position += 1
         elif name == "perl" and re.search(r"[npi]", text):
             yield high("changes files by a text")
-        elif text.startswith("--") and name in ("python", "pypy"):
+        elif text.startswith("--") and name in _PYTHONS:
             yield medium("is started in another way")
         position += 1
-    if position >= len(words) or words[position].text in ("-", "/dev/stdin"):
-        if (
-            command.name in ("python", "python3", "node", "irb", "ipython")
-            and not command.stdin
-            and not words
-        ):
-            yield medium("starts and waits for what comes")
-            return
-        found = list(fed(command))
-        yield from found or [medium("starts and waits for what comes")]
-        return
-    program = words[position]
-    yield from reach((re.sub(r"^-\w(?=[/~.])", "", word.text) for word in words[:position]), ground)
+    return position
+
+
+def _text(code: str) -> Finding:
+    """A program that stands in the command line."""
+    what = "runs a text as a program"
+    if _CODE_HIGH.search(code):
+        return high(f"{what}, which can change files or reach the network", "It runs as you.")
+    return medium(what, "It runs as you.")
+
+
+def _without_program(command: Command, words: Sequence[Word]) -> Iterator[Finding]:
+    """It takes what it is fed, or waits for somebody who types."""
+    typed = command.name in _FOR_TYPING and not command.stdin and not words
+    found = [] if typed else list(fed(command))
+    yield from found or [medium("starts and waits for what comes")]
+
+
+def _program(program: Word, arguments: Sequence[Word], ground: Ground) -> Iterator[Finding]:
     if not program.literal:
         yield high("runs a file that cannot be told")
     yield from by_name(program.text)
@@ -203,8 +209,8 @@ def interpreter(command: Command, rest: Sequence[Word], _o: Options, ground: Gro
     yield from paths.judge(program.text, "read", ground, glob=program.glob)
     if "://" in program.text or re.fullmatch(r"[a-z]+:.*", program.text):
         yield high("runs a program from the network")
-    yield from _managed(name_of(program.text), " ".join(word.text for word in words[position + 1 :]))
-    for word in words[position + 1 :]:
+    yield from _managed(name_of(program.text), " ".join(word.text for word in arguments))
+    for word in arguments:
         yield from paths.judge(word.text.partition("=")[2] or word.text, "none", ground, glob=word.glob)
 
 
