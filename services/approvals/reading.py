@@ -181,8 +181,9 @@ def summary(kind: str, tool: str, parsed: Parsed) -> str:
     text = ""
     if kind == "question":
         text = " / ".join(questions(parsed))
-    elif kind == "plan" and isinstance(value.get("plan"), str):
-        text = value["plan"]
+    elif kind == "plan" and not parsed.doubt:
+        plan = value.get("plan")
+        text = plan if isinstance(plan, str) and plan.strip() else "a plan without a text"
     else:
         for name in (
             "command",

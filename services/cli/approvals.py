@@ -235,7 +235,10 @@ def _told(world: World, request: m.ApprovalRequest, outcome: Any, word: str) -> 
     if world.json:
         say_json(outcome)
         return 0
-    say(f"{word}: {named(request.tool, request.summary, 120)} (session {one_line(request.session)}).")
+    changed = " with the input that you gave" if word == "Approved" and outcome.get("updated_input") else ""
+    say(
+        f"{word}{changed}: {named(request.tool, request.summary, 120)} (session {one_line(request.session)})."
+    )
     rule = outcome.get("remembered") if isinstance(outcome, dict) else None
     if rule:
         say(f"Remembered; `pointsman policy forget {one_line(str(rule))}` takes it back.")

@@ -65,6 +65,7 @@ async def install(world: World, args: Namespace) -> int:
         "Hooks installed in {path}.\nClaude Code sessions that are started from now on appear in "
         "`pointsman ls` and ask here as well as on their screen.\n"
         "Take them out with `pointsman hooks remove`.",
+        _disabled(settings_file.parse(new)),
     )  # fmt: skip
 
 
@@ -101,13 +102,18 @@ async def status(world: World, args: Namespace) -> int:
     if there:
         if mode & 0o077:
             problems.append(f"others may read it, and the token in it: do `chmod 600 {path}`")
-        if settings.get("disableAllHooks"):
-            problems.append("`disableAllHooks` is set in it: Claude Code runs none")
+        problems += _disabled(settings)
         if there != _flat(_hooks(world)):
             problems.append("they are of another version or port: `pointsman hooks install` renews them")
     word = "installed" if there else "not installed"
     text = "The hooks are installed in {path}." if there else "There are no hooks of ours in {path}."
-    return _said(world, path, word, "\n".join([text, *problems]), problems)
+    return _said(world, path, word, text, problems)
+
+
+def _disabled(settings: dict[str, Any]) -> list[str]:
+    return (
+        ["`disableAllHooks` is set in it: Claude Code runs none"] if settings.get("disableAllHooks") else []
+    )
 
 
 def _path(world: World, args: Namespace) -> Path:
@@ -153,7 +159,7 @@ def _read(path: Path) -> tuple[bytes | None, int]:
 
 
 def _malformed(path: Path, error: SettingsError) -> RefusedError:
-    text = f"{path} {error}. Nothing was changed: mend it (Claude Code cannot read it either), then try again"
+    text = f"{path} {error}. Nothing was changed: mend it, then try again"
     return RefusedError("bad_request", text)
 
 
@@ -219,5 +225,5 @@ def _said(world: World, path: Path, word: str, text: str, problems: list[str] | 
     if world.json:
         say_json({"hooks": word, "file": str(path), "problems": problems or []})
     else:
-        say(text.format(path=path))
+        say("\n".join([text.format(path=path), *(problems or [])]))
     return 0

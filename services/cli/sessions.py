@@ -247,6 +247,9 @@ async def _known(line: Line, name: str, error: RefusedError | None = None) -> No
         return
     if name not in known and any(entry.session == name for entry in entries):
         raise RefusedError("unknown_session", f"session {name} has ended; see `pointsman history {name}`")
+    if any(entry.session == name and entry.kind == "external" for entry in entries):
+        text = f"{name} is external: it is followed, not controlled; do it on its own screen"
+        raise RefusedError("unavailable", text)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or [k for k in known if k.startswith(name)]
     hint = f"; did you mean {' or '.join(near)}?" if near else "; see `pointsman ls`"
     text = error.message if error else f"no session {one_line(name)!r}"

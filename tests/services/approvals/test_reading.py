@@ -55,6 +55,12 @@ JSON = st.recursive(
 )
 
 
+def test_a_plan_is_its_text() -> None:
+    """Claude Code sends none where the model has written none."""
+    for text, said in (('{"plan":"1. this\\n2. that"}', "1. this 2. that"), ("{}", "a plan without a text")):
+        assert reading.summary("plan", "ExitPlanMode", reading.parse(text)) == said
+
+
 @given(JSON)
 def test_any_json_is_shown_and_a_view_that_is_not_partial_is_the_input(value: Any) -> None:
     text = json.dumps({"value": value})

@@ -121,6 +121,11 @@ def test_the_verbs(stage: Stage) -> None:
         assert (path.is_symlink(), dotfile.read_bytes()) == (True, kept)
         path.unlink()
 
+        path.write_bytes(b'{"disableAllHooks": true}')
+        assert "Claude Code runs none" in (await stage.pointsman("hooks", "install")).out
+        assert "Claude Code runs none" in (await stage.pointsman("hooks", "status")).out
+        await stage.pointsman("hooks", "remove")
+
         path.write_bytes(b"{,}")
         for what in ("install", "remove", "status"):
             result = await stage.pointsman("hooks", what)

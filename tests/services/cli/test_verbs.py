@@ -129,6 +129,19 @@ def test_hibernate_and_wake(stage: Stage) -> None:
     play(stage, body)
 
 
+def test_an_external_session_is_not_ended(stage: Stage) -> None:
+    """The tmux controller does not know it; it was started elsewhere."""
+
+    async def body(stage: Stage) -> None:
+        stage.sessions(state("demo", kind="external"))
+        stage.refuse(t.SESSION_END, "unknown_session", "no living session 'demo'")
+        result = await stage.pointsman("end", "demo")
+        assert result.code == 1
+        assert result.err.startswith("pointsman: demo is external: it is followed, not controlled")
+
+    play(stage, body)
+
+
 @pytest.mark.parametrize(
     "verb", [["send", "demi", "x"], ["interrupt", "demi"], ["end", "demi"], ["history", "demi"]]
 )
@@ -236,6 +249,9 @@ def test_approve(stage: Stage, words: list[str]) -> None:
         [(topic, sent)] = stage.asked
         assert topic == "approvals/aaaa1111/decision"
         assert (sent["decision"], sent["token"], sent["via"]) == ("approve", "token-aaaa1111", "cli")
+        stage.on(t.APPROVAL_DECISION, {"decision": "approved", "updated_input": {"command": "ls"}})
+        result = await stage.pointsman("approve", *words, "--input", '{"command": "ls"}')
+        assert result.out.startswith("Approved with the input that you gave: Bash: touch x")
 
     play(stage, body)
 
