@@ -146,6 +146,8 @@ def _of_paths(tool: str, value: dict[str, Any], ground: Ground) -> Iterator[Find
         path = value.get(name)
         if isinstance(path, str) and path:
             yield from paths.judge(path, mode, ground)
+        elif path and tool in _MODES:
+            yield _UNREADABLE
     if tool in _SEARCHES:
         if any(paths.inside(ground.home, place) for place in _searched(value, ground.cwd)):
             yield _ABOVE_HOME

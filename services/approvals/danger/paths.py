@@ -28,7 +28,10 @@ _PUBLIC = re.compile(
     r"|^/proc/(cpuinfo|meminfo|version|loadavg|uptime|mounts|stat|filesystems|swaps|self/status|net/dev)$"
     r"|^/sys/(class|devices|fs/cgroup)(/|$)"
 )
-_WILD = re.compile(r"[*?\[]")
+_WILD = re.compile(r"[*?\[{]")
+_CHOICE = re.compile(r"\{([^{}]*)\}")
+MAX_CHOICES = 64  # of a pattern with braces,
+MAX_CHOICE_CHARS = 1000  # of so many signs at most: each pair of braces is a step through all of them
 
 _HOME = ("reaches into Pointsman's own home", "It can read the keys that approvals rest on, or change them.")
 _ABOVE = ("takes in a tree that holds Pointsman's own home", _HOME[1])
@@ -68,6 +71,9 @@ class Finding(NamedTuple):
     level: Level
     reason: str
     impact: str
+
+
+_TOO_MANY = Finding("high", "names more files than can be looked at", "One of them may be more than a file.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +117,14 @@ def judge(text: str, mode: Mode, ground: Ground, *, glob: bool = False, tree: bo
         head, slash, rest = text.partition("/")
         if head == "~" and ground.sight.user_home:
             text = ground.sight.user_home + slash + rest
+    if glob and _CHOICE.search(text):
+        choices = _choices(text)
+        if choices is None:
+            return [_TOO_MANY]
+        return [found for one in choices for found in judge(one, mode, ground, glob=True, tree=tree)]
     found: list[Finding] = []
     whole = False
-    if glob:
+    if glob and wild(text):
         found += _globbed(text, mode)
         path_text, whole = _before(text)
     else:
@@ -123,6 +134,24 @@ def judge(text: str, mode: Mode, ground: Ground, *, glob: bool = False, tree: bo
     if ground.lost and not path_text.startswith("/") and mode in _OUTSIDE:
         found.append(Finding(*_OUTSIDE[mode]))
     return found
+
+
+def _choices(text: str) -> list[str] | None:
+    """What ``{a,b}.txt`` stands for, to the matcher of a search. None: too much."""
+    waiting: list[str] = [text]
+    made: list[str] = []
+    while waiting:
+        one = waiting.pop()
+        choice = _CHOICE.search(one)
+        if choice is None:
+            made.append(re.sub(r"[{}]", "", one))
+        else:
+            waiting += [
+                one[: choice.start()] + option + one[choice.end() :] for option in choice[1].split(",")
+            ]
+        if len(waiting) + len(made) > MAX_CHOICES or len(one) > MAX_CHOICE_CHARS:
+            return None
+    return made
 
 
 def _before(text: str) -> tuple[str, bool]:
@@ -137,7 +166,13 @@ def _before(text: str) -> tuple[str, bool]:
 
 def _globbed(pattern: str, mode: Mode) -> Iterator[Finding]:
     """Whether a pattern may find files that are more than files: ``.e*``, ``*.pem``, ``id_?sa``."""
-    for part in pattern.split("/"):
+    does = "names" if mode == "none" else f"{mode}s"
+    parts = pattern.split("/")
+    named_parts = "/".join("_" if _WILD.search(part) else part for part in parts)
+    for sought, place in PLACES:  # `**/.env`, `**/.ssh/*`
+        if sought.search(named_parts) and _level(place, mode) != "low":
+            yield Finding(_level(place, mode), f"may find what it {does}: {place.reason}", place.impact)
+    for part in parts:
         named = re.sub(r"[*?\[\]!^]", "", part)
         if not _WILD.search(part) or not named or (named == "." and not part.startswith(".")):
             continue
@@ -146,7 +181,7 @@ def _globbed(pattern: str, mode: Mode) -> Iterator[Finding]:
             if any(fnmatchcase(sample, bare) for sample in place.samples):
                 level = _level(place, mode)
                 if level != "low":
-                    yield Finding(level, f"may find what it {mode}s: {place.reason}", place.impact)
+                    yield Finding(level, f"may find what it {does}: {place.reason}", place.impact)
                 break
 
 

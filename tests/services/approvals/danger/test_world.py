@@ -128,3 +128,21 @@ def test_what_is_there_is_no_branch(place: tuple[Path, Path]) -> None:
         ("git checkout -b src", "low"),
     ):
         assert level("Bash", project, home, command=command) == expected, command
+
+
+def test_what_a_search_is_told_to_look_into(place: tuple[Path, Path]) -> None:
+    """The tool's own globs, as a file's name, behind any directory, and as one choice of several."""
+    project, home = place
+    for glob, expected in (
+        (".env", "high"),
+        ("**/.env", "high"),
+        ("{.env,notes.txt}", "high"),
+        ("**/*.{md,pem}", "high"),
+        ("{{a,.env},b}", "high"),
+        ("**/*.{ts,tsx}", "low"),
+        ("{a,b", "low"),
+        ("{a,b}" * 7, "high"),
+        ("{" * 5000 + "a,.env" + "}" * 5000, "high"),
+    ):
+        assert level("Grep", project, home, pattern="KEY", glob=glob) == expected, glob
+    assert level("Read", project, home, file_path=["a.py"]) == "critical"
