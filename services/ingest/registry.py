@@ -123,6 +123,13 @@ class Registry:
     def _set(self, r: Record, what: str, at: datetime) -> None:
         self._timers[r.uid, what] = at
 
+    def _timed(self, r: Record, what: str) -> bool:
+        return (r.uid, what) in self._timers
+
+    def _set_once(self, r: Record, what: str, at: datetime) -> None:
+        """Unless it is set, however late."""
+        self._timers.setdefault((r.uid, what), at)
+
     def _step(self, session: Session, now: datetime) -> Step:
         s = self._settings
         return Step(session, s.node, now, shown=self._shown(session), resume=s.resume_when_reset)
@@ -131,37 +138,47 @@ class Registry:
         return self._by_name.get(session.record.session) is session
 
     def _close(self, step: Step) -> list[Effect]:
+        """What was decided, and what follows from it."""
+        self._go_on(step)
+        effects = step.close()
+        self._set_timers(step)
+        if step.moved:
+            self._index_at = self._index_at or step.now
+        link = step.session.link
+        if link is not None and link.bridge and link.acked != step.r.offset:
+            self._behind[link.number] = step.session
+        return effects
+
+    def _go_on(self, step: Step) -> None:
+        """Prompts on their way, what its budget stops, an agent that is wanted again."""
         r = step.r
-        if r.kind == "interactive" and (r.uid, "type") not in self._timers:
+        if r.kind == "interactive" and not self._timed(r, "type"):
             screen.pump(step)
         if r.initialized and r.baseline:
             self._timers.pop((r.uid, "baseline"), None)
             delivery.pump(step)
-        elif r.initialized and (r.uid, "baseline") not in self._timers:
-            self._set(r, "baseline", step.now + timedelta(seconds=BASELINE_S))
+        elif r.initialized:
+            self._set_once(r, "baseline", step.now + timedelta(seconds=BASELINE_S))
         holds.enforce(step)
         rest.wake_if_wanted(step)
-        effects = step.close()
+
+    def _set_timers(self, step: Step) -> None:
+        """When the session is to be looked at again, whatever happens (`Sessions._due`)."""
+        r, now = step.r, step.now
         if rest.blocked(r) and r.blocked is not None and r.blocked.until is not None:
             self._set(r, "wake", r.blocked.until)
-        if holds.works(r) and (r.uid, "cost") not in self._timers:
-            self._set(r, "cost", step.now + timedelta(seconds=follow.ASK_S))
-        if r.waits is not None and r.waits.until is not None and (r.uid, "limit") not in self._timers:
-            self._set(r, "limit", r.waits.until)
         if r.exit is not None:
             self._set(r, "exit", r.exit.until)
-        if step.session.prompts and (r.uid, "silent") not in self._timers:
-            self._set(r, "silent", step.now + timedelta(seconds=delivery.SILENT_S))
-        if callbacks.waiting(step) and (r.uid, "hooks") not in self._timers:
-            self._set(r, "hooks", step.now + timedelta(seconds=callbacks.AGAIN_S))
-        if r.ended_at is not None and (r.uid, "forget") not in self._timers:
-            self._set(r, "forget", r.ended_at + timedelta(seconds=self._settings.keep_ended_s))
-        if step.moved:
-            self._index_at = self._index_at or step.now
-        link = step.session.link
-        if link is not None and link.bridge and link.acked != r.offset:
-            self._behind[link.number] = step.session
-        return effects
+        if holds.works(r):
+            self._set_once(r, "cost", now + timedelta(seconds=follow.ASK_S))
+        if r.waits is not None and r.waits.until is not None:
+            self._set_once(r, "limit", r.waits.until)
+        if step.session.prompts:
+            self._set_once(r, "silent", now + timedelta(seconds=delivery.SILENT_S))
+        if callbacks.waiting(step):
+            self._set_once(r, "hooks", now + timedelta(seconds=callbacks.AGAIN_S))
+        if r.ended_at is not None:
+            self._set_once(r, "forget", r.ended_at + timedelta(seconds=self._settings.keep_ended_s))
 
     def _index(self, now: datetime) -> Effect:
         self._index_at = None
