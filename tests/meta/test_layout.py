@@ -64,6 +64,36 @@ def test_every_service_has_the_same_files(service: str) -> None:
     assert ast.get_docstring(parsed(folder / "__init__.py"))
 
 
+PACKAGES = sorted(
+    path.parent.relative_to(ROOT)
+    for path in sources("bus", "services")
+    if path.name == "__init__.py" and "migrations" not in path.parts
+)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=str)
+def test_a_package_names_its_modules(package: Path) -> None:
+    """A newcomer begins at its `__init__.py`, which says what each is for."""
+    text = (ROOT / package / "__init__.py").read_text()
+    modules = {path.stem for path in (ROOT / package).glob("*.py") if not path.stem.startswith("__")}
+    assert {name for name in modules if not re.search(rf"\b{name}\b", text)} == set()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_says_what_it_is_asked_and_what_it_says(service: str) -> None:
+    said = ast.get_docstring(parsed(ROOT / "services" / service / "__init__.py")) or ""
+    own = [
+        row.pattern
+        for row in t.TABLE
+        if service in row.writers or (row.kind is t.Kind.COMMAND and service in row.readers)
+    ]
+    assert [
+        pattern
+        for pattern in own
+        if not all(word in said for word in pattern.split("/") if not word.startswith("{"))
+    ] == []
+
+
 # ── supervisord ──────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -13,6 +13,13 @@ It is one thread and one `poll` (`loop`). A turn (`turn`) is a generator that yi
 | `("answer", request_id, timeout_s)` | the host's answer, `None` when it came not in time (`host`) |
 | `("child", child)` | exit code and output of the command (`child`) |
 
-What the parts share is the session (`session`): the host that it talks to, the conversation, the bill, the
-hooks. `script` is the language in which a prompt says what the "model" does.
+    session                     what the parts share
+    host, wire                  the host at the other end; what frames are made of
+    controls                    what it asks of the agent
+    turn, answer                a turn; one answer of the "model" in it
+    script                      the language in which a prompt says what the "model" does
+    permission, hooks           whether a tool may run
+    tools, child                the tools, and the commands that they run
+    conversation, bill          what `--resume` takes up again; what it has cost
+    options, record             the command line; the agent's own record for observers
 """

@@ -2,6 +2,7 @@
 
 Each check takes the command, its arguments without its name, the same told apart, and where it stands; it
 gives findings whose reason goes on after the command's name. Tables name a check by its key in `CHECKS`.
+`common` and `reach` are what the checks share.
 """
 
 from __future__ import annotations
