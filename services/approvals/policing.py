@@ -124,7 +124,7 @@ class Policing:
 
     def ran(self, fact: m.Fact, u: m.ToolUnapproved, now: datetime) -> list[Effect]:
         """A tool ran that nobody let run."""
-        reason = f"{u.tool} ran in {u.session} although {_AGAINST.get(u.state, u.state)}: {u.summary}"
+        reason = f"{u.tool} ran in {u.session} although {AGAINST.get(u.state, u.state)}: {u.summary}"
         event = m.ApprovalEvent(
             at=now,
             action="unapproved_tool",
@@ -285,7 +285,7 @@ class Policing:
         return say.joined(settled)
 
 
-_AGAINST = {
+AGAINST = {
     "denied": "it was denied",
     "expired": "nobody had answered in time",
     "open": "nobody had answered yet",

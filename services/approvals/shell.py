@@ -37,6 +37,7 @@ from services.approvals.model import (
     Unapproved,
 )
 from services.approvals.passed import MAX_CALLS, Passed, bounded
+from services.approvals.policing import AGAINST
 from services.approvals.press import Looks, Standing, press
 from services.approvals.replay import Replay
 from services.approvals.rules import Rules
@@ -123,7 +124,7 @@ class Shell:
             ["state"],
             registry=registry,
         )
-        for state in ("denied", "expired", "open"):
+        for state in AGAINST:
             self._unapproved.labels(state)  # an alert on a series that is not there would never come
         self._latency = Histogram(
             "pointsman_approval_latency_seconds",

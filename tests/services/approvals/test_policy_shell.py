@@ -142,8 +142,12 @@ def test_replay_explain_and_forget_over_the_bus(run: Run) -> None:
 
 
 def test_an_unapproved_tool_is_counted(run: Run) -> None:
+    """Each series is there before, so that its first rise can be seen (deploy/prometheus/rules.yml)."""
+
     async def test(s: Stack) -> None:
         async with s.running():
+            for state in ("denied", "expired", "open", "unjudged"):
+                assert s.figure("pointsman_unapproved_tools_total", state=state) == 0
             u = m.ToolUnapproved(
                 session="web", tool="Bash", tool_use_id="toolu_1", approval=None, state="open", summary="make"
             )
