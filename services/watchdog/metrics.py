@@ -1,15 +1,17 @@
-"""supervisord and its listener for Prometheus; they serve nothing themselves (`services/supervision`)."""
+"""The node for Prometheus; and supervisord with its listener, which serve nothing themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.watchdog.core import LISTENER
+from services.watchdog.breaker import State
+from services.watchdog.core import LISTENER, Watchdog, World
 from services.watchdog.programs import Figures, Said
+from services.watchdog.pulse import Verdict
 
 COUNTS = {
     "restarts": "Programs stopped to be started again",
@@ -17,6 +19,60 @@ COUNTS = {
     "unanswered": "Words of supervisord's that the watchdog had not answered when the next was due",
     "faults": "What went wrong inside supervisord and was passed over",
 }
+
+
+class NodeFigures(Collector):
+    """Read when it asks, in a thread of its own: as the last tick saw them."""
+
+    def __init__(self, registry: CollectorRegistry, watchdog: Watchdog) -> None:
+        self._watchdog = watchdog
+        self._mono = 0.0
+        self._disk_free_bytes: int | None = None
+        registry.register(self)
+
+    def ticked(self, world: World, mono: float) -> None:
+        self._disk_free_bytes, self._mono = world.disk_free_bytes, mono
+
+    def collect(self) -> Iterable[Metric]:
+        dog, mono = self._watchdog, self._mono
+        online = GaugeMetricFamily("pointsman_service_online", "1 while it is", labels=["name"])
+        for name, verdict in dog.verdicts(mono).items():
+            online.add_metric([name], float(verdict is Verdict.ONLINE))
+        yield online
+        silence = GaugeMetricFamily(
+            "pointsman_service_silence_seconds", "Since the last sign of life", labels=["name"]
+        )
+        for name, seconds in dog.silences(mono).items():
+            silence.add_metric([name], seconds)
+        yield silence
+        state = GaugeMetricFamily("pointsman_breaker_state", "1 for the state it is in", labels=["state"])
+        for name in State:
+            state.add_metric([name.value], float(dog.breaker.state is name))
+        yield state
+        memory = GaugeMetricFamily(
+            "pointsman_session_memory_bytes", "Of a session's agent and all its children", labels=["session"]
+        )
+        processes = GaugeMetricFamily(
+            "pointsman_session_processes", "A session's agent and all its children", labels=["session"]
+        )
+        for session, usage in sorted(dog.usages().items()):
+            memory.add_metric([session], usage.rss_bytes)
+            processes.add_metric([session], usage.processes)
+        yield memory
+        yield processes
+        services = GaugeMetricFamily(
+            "pointsman_service_memory_bytes", "Of a service with all its children", labels=["name"]
+        )
+        for name, size in sorted(dog.service_memory().items()):
+            services.add_metric([name], size)
+        yield services
+        for name, value, about in (
+            ("memory_used_bytes", dog.breaker.used_bytes, "Resident memory that the breaker sees"),
+            ("memory_budget_bytes", dog.breaker.budget_bytes, "What that may become"),
+            ("disk_free_bytes", self._disk_free_bytes, "On the disk of the home"),
+        ):
+            if value is not None:
+                yield GaugeMetricFamily(f"pointsman_{name}", about, value=value)
 
 
 class SupervisionFigures(Collector):

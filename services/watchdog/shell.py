@@ -12,8 +12,6 @@ from datetime import datetime
 import psutil
 import trio
 from prometheus_client import Counter, Gauge
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from bus import codec
 from bus import messages as m
@@ -25,14 +23,12 @@ from services import SERVICES, version
 from services._process.config import config_path
 from services._process.context import Context
 from services._process.station import Station
-from services.watchdog.breaker import State
 from services.watchdog.core import LISTENER, Node, Used, Watchdog, World, told
 from services.watchdog.fleet import Limits, Sweep
 from services.watchdog.memory import Sampler, memory_limit
-from services.watchdog.metrics import SupervisionFigures
+from services.watchdog.metrics import NodeFigures, SupervisionFigures
 from services.watchdog.processes import kill_all, kill_listener
 from services.watchdog.programs import Said
-from services.watchdog.pulse import Verdict
 from services.watchdog.repairs import FileState, Restart, Start
 from services.watchdog.supervisor import Supervisor
 
@@ -74,7 +70,6 @@ class Shell:
         connection = sqlite3.connect(":memory:", isolation_level=None)  # nothing of ours must outlive us
         Mailbox.create_tables(connection)
         self.station = Station(context, connection, do=self._do)
-        self._disk_free = self._measure_disk()
         self._stale = Counter(
             "pointsman_service_stale",
             "Times that a service was silent for too long",
@@ -108,7 +103,7 @@ class Shell:
             "pointsman_memory_sample_seconds", "How long the last look at all processes took",
             registry=context.registry,
         )  # fmt: skip
-        context.registry.register(NodeFigures(self))
+        self.figures = NodeFigures(context.registry, self.watchdog)
         supervisord = psutil.Process().ppid() if self.supervisor is not None else None
         self.supervision = SupervisionFigures(context.registry, supervisord)
 
@@ -137,16 +132,16 @@ class Shell:
             self._tick()
 
     def _tick(self) -> None:
-        self._disk_free = self._measure_disk()
-        self.mono = trio.current_time()
+        mono = trio.current_time()
         world = World(
             self._context.bus.connected,
-            self._disk_free,
+            shutil.disk_usage(self._context.home.path).free,
             self._context.home.endpoints(),
-            self._measure_memory(),
+            self._measure_memory(mono),
             self._look_at_config(),
         )
-        effects = self.watchdog.tick(world, self.mono, self._context.now())
+        effects = self.watchdog.tick(world, mono, self._context.now())
+        self.figures.ticked(world, mono)
         for action in told(effects):
             if action == "service_stale":
                 self._stale.inc()
@@ -154,12 +149,12 @@ class Shell:
                 self._evictions.labels(EVICTIONS[action]).inc()
         self.station.act(effects)
 
-    def _measure_memory(self) -> Used | None:
+    def _measure_memory(self, mono: float) -> Used | None:
         self._ticks += 1
         if self._ticks % SAMPLE_TICKS:
             return None
         start = time.perf_counter()
-        sample = self.sampler.sample(self.watchdog.pids(), self.mono)
+        sample = self.sampler.sample(self.watchdog.pids(), mono)
         self._sampled.set(time.perf_counter() - start)
         return Used(sample.sessions, sample.services)
 
@@ -203,9 +198,6 @@ class Shell:
             self._context.log.info(event, name=said.started, reason=why)
         self.watchdog.supervisor(said, trio.current_time(), self._context.now())
 
-    def _measure_disk(self) -> int:
-        return shutil.disk_usage(self._context.home.path).free
-
     def _status(self, message: Received, _now: datetime) -> Iterable[Effect]:
         if message.payload:
             word = codec.decode_text(message.payload)
@@ -238,58 +230,3 @@ class Shell:
         self._orphans.inc()
         event = m.WatchdogEvent(at=now, action="orphan_removed", reason=command.reason[:500])
         return [Publish(t.WATCHDOG_EVENTS, event), ReplyTo(command.id)]
-
-    # for metrics, read in a thread of their own
-
-    mono = 0.0  # of the last tick
-
-    @property
-    def disk_free_bytes(self) -> int:
-        return self._disk_free
-
-
-class NodeFigures(Collector):
-    """Read when Prometheus asks."""
-
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
-
-    def collect(self) -> Iterable[Metric]:
-        dog, mono = self._shell.watchdog, self._shell.mono
-        online = GaugeMetricFamily("pointsman_service_online", "1 while it is", labels=["name"])
-        for name, verdict in dog.verdicts(mono).items():
-            online.add_metric([name], float(verdict is Verdict.ONLINE))
-        yield online
-        silence = GaugeMetricFamily(
-            "pointsman_service_silence_seconds", "Since the last sign of life", labels=["name"]
-        )
-        for name, seconds in dog.silences(mono).items():
-            silence.add_metric([name], seconds)
-        yield silence
-        state = GaugeMetricFamily("pointsman_breaker_state", "1 for the state it is in", labels=["state"])
-        for name in State:
-            state.add_metric([name.value], float(dog.breaker.state is name))
-        yield state
-        memory = GaugeMetricFamily(
-            "pointsman_session_memory_bytes", "Of a session's agent and all its children", labels=["session"]
-        )
-        processes = GaugeMetricFamily(
-            "pointsman_session_processes", "A session's agent and all its children", labels=["session"]
-        )
-        for session, usage in sorted(dog.usages().items()):
-            memory.add_metric([session], usage.rss_bytes)
-            processes.add_metric([session], usage.processes)
-        yield memory
-        yield processes
-        services = GaugeMetricFamily(
-            "pointsman_service_memory_bytes", "Of a service with all its children", labels=["name"]
-        )
-        for name, size in sorted(dog.service_memory().items()):
-            services.add_metric([name], size)
-        yield services
-        for name, value, about in (
-            ("memory_used_bytes", dog.breaker.used_bytes, "Resident memory that the breaker sees"),
-            ("memory_budget_bytes", dog.breaker.budget_bytes, "What that may become"),
-            ("disk_free_bytes", self._shell.disk_free_bytes, "On the disk of the home"),
-        ):
-            yield GaugeMetricFamily(f"pointsman_{name}", about, value=value)
