@@ -38,6 +38,9 @@ SETTLE_S = 180.0  # how long that may take after the last attack
 SILENT_S = 35.0  # how long ingest waits for a sign of a prompt before it counts it as dropped, and a bit
 RETAINED_S = 60.0
 GONE_S = 90.0
+BOOKING = (  # what killed agents could not report; what was written of it is booked within a few seconds
+    "SELECT coalesce(sum(state = 'open' AND at / 1000 > strftime('%s', 'now') - 20), 0) FROM lost"
+)
 STORES = ("ingest", "approvals", "ledger", "tmux")
 
 
@@ -249,6 +252,7 @@ class Run:
             ("approvals", "SELECT count(*) FROM outbox"),
             ("tmux", "SELECT count(*) FROM outbox"),
             ("ledger", "SELECT count(*) FROM inbox"),
+            ("ledger", BOOKING),
         ):
             count = self._ask(name, query)[0][0]
             waits = count and "inbox" not in query
