@@ -26,7 +26,7 @@ from services.approvals.devices import NO_LIMIT, Devices, Limit
 from services.approvals.model import Approval, Approver, GoodPolicy, LookAhead
 from services.approvals.policy import compile_rules
 from services.approvals.press import Looks, press
-from services.approvals.rules import Rules
+from services.approvals.rules import Rules, Verdict
 from services.approvals.store import MIGRATIONS, Store
 from services.approvals.tokens import Tokens
 from services.approvals.users import approvers
@@ -259,3 +259,16 @@ def error(effects: Iterable[Effect]) -> str | None:
 
 def result(effects: Iterable[Effect]) -> Any:
     return next(e.result for e in effects if isinstance(e, ReplyTo) and e.error is None)
+
+
+def user(
+    name: str, role: str = "approver", max_level: str | None = "critical", since: str = "s1"
+) -> m.BusUser:
+    return m.BusUser(user=name, role=role, max_level=max_level, since=since)
+
+
+class TwoYes(Rules):
+    """Everything needs two different approvers."""
+
+    def judge(self, *args: Any, **more: Any) -> Verdict:
+        return Verdict("ask", required=2)

@@ -18,9 +18,7 @@ from services.approvals import audit
 from services.approvals.chain import NOTE_EVERY_S
 from services.approvals.custody import NOTE
 from services.approvals.keys import KEY
-from tests.services.approvals.test_shell import Run, Stack, run
-
-__all__ = ["run"]
+from tests.services.approvals.stand import Run, Stack
 
 
 @contextmanager

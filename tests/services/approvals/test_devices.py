@@ -12,8 +12,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Publish
 from services.approvals.devices import Limit
-from tests.services.approvals.support import World, published
-from tests.services.approvals.test_users import TwoYes, user
+from tests.services.approvals.support import TwoYes, World, published, user
 
 LOW = '{"file_path":"/work/app/a.py"}'  # to read it is low
 

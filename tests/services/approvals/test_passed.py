@@ -14,11 +14,8 @@ from services.approvals.model import NoteCall, SaveCalls
 from services.approvals.passed import MAX_INPUT, Passed, bounded
 from services.approvals.replay import Replay
 from services.approvals.shell import NOTE_CALLS_S
+from tests.services.approvals.stand import Run, Stack, ask, judged, settle
 from tests.services.approvals.support import SIGHT, START, UID, World, policy
-from tests.services.approvals.test_policy_shell import ask, judged
-from tests.services.approvals.test_shell import Run, Stack, run, settle
-
-__all__ = ["run"]
 
 NO_MAKE = '[[approvals.rules]]\ndecision = "deny"\ncommand = "make"\nname = "no make"\n'
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -13,35 +12,10 @@ import trio
 from bus import messages as m
 from bus import topics as t
 from services._process.errors import ConfigError
-from tests.services.approvals.support import UID
-from tests.services.approvals.test_shell import Run, Stack, run, settle
-
-__all__ = ["run"]
+from tests.services.approvals.stand import Run, Stack, ask, judged, settle
 
 NO_MAKE = '[[approvals.rules]]\ndecision = "deny"\ncommand = "make"\nname = "no make"\n'
 BROKEN = '[[approvals.rules]]\ndecision = "forbid"\ntool = "*"\n'
-
-
-async def ask(s: Stack, verb: str, **fields: Any) -> Any:
-    """A command of the policy: its result, or its error."""
-    number = len(s.broker.log)
-    await s.send(f"policy/{verb}", {"id": f"p{number}", **fields})
-    (reply,) = s.said(t.REPLIES, id=f"p{number}")
-    return reply["result"] if reply["ok"] else reply["error"]
-
-
-async def judged(s: Stack, command: str = "make", request_id: str = "h1") -> str:
-    """What is said to a tool call: a verdict, or the answer that denies it."""
-    before = len(s.answers())
-    call = {
-        "uid": UID, "session": "web", "process": 1, "request_id": request_id, "kind": "tool", "tool": "Bash",
-        "tool_use_id": "toolu_1", "agent_id": None, "input_json": f'{{"command":"{command}"}}',
-        "cwd": "/work/app", "permission_mode": "acceptEdits", "auto_approve": [],
-    }  # fmt: skip
-    await s.send("internal/approvals/judge", call)
-    if len(s.answers()) > before:
-        return s.answers()[-1].decision
-    return str(s.said(t.TOOL_VERDICT)[-1]["verdict"])
 
 
 def events(s: Stack) -> list[str]:

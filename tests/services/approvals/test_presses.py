@@ -11,11 +11,8 @@ import trio
 from bus import messages as m
 from bus import topics as t
 from services._process.config import load_config
-from tests.services.approvals.support import fact
-from tests.services.approvals.test_shell import Run, Stack, run, settle
-from tests.services.approvals.test_users import user
-
-__all__ = ["run"]
+from tests.services.approvals.stand import Run, Stack, settle
+from tests.services.approvals.support import fact, user
 
 WALL = user("wall", "device", "critical")
 EITHER = pytest.mark.parametrize("verb", ["approve", "deny"])

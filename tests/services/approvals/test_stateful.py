@@ -22,8 +22,7 @@ from services.approvals.model import Approver
 from services.approvals.question import judge_again
 from services.approvals.rules import Rules
 from services.approvals.tokens import Tokens
-from tests.services.approvals.support import UID, Crash, World, error, fact, policy, published, question
-from tests.services.approvals.test_users import user
+from tests.services.approvals.support import UID, Crash, World, error, fact, policy, published, question, user
 
 IDS = ("a1", "a2", "a3", "a4", "a5")
 USERS = ("ada", "bob")

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish
-from services.approvals.rules import Rules, Verdict
 from services.approvals.tokens import Tokens
-from tests.services.approvals.support import KEY, RULES, World, error, published, result
-
-
-def user(
-    name: str, role: str = "approver", max_level: str | None = "critical", since: str = "s1"
-) -> m.BusUser:
-    return m.BusUser(user=name, role=role, max_level=max_level, since=since)
-
-
-class TwoYes(Rules):
-    """Everything needs two different approvers."""
-
-    def judge(self, *args: Any, **more: Any) -> Verdict:
-        return Verdict("ask", required=2)
+from tests.services.approvals.support import KEY, RULES, TwoYes, World, error, published, result, user
 
 
 def tokens(effects: list[Effect]) -> dict[str, str | None]:
