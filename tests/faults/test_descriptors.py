@@ -22,8 +22,8 @@ from trio_websocket import WebSocketConnection
 from services._process.logs import SELDOM_S, tell_seldom
 from services._process.metrics import ACCEPT_PAUSE_S, _be_patient
 from services.ingest import server
+from tests.services.ingest.rig import receive, run, running, still_answers
 from tests.services.ingest.support import INIT, frame
-from tests.services.ingest.test_server import receive, run, running, still_answers, until
 from tests.support.waiting import eventually
 
 STRANGERS = 20
@@ -65,7 +65,7 @@ def test_a_session_goes_on_while_strangers_take_every_descriptor(
                     # It pauses after each refusal of the kernel, and says so: no loop that turns and turns.
                     await eventually(lambda: "retrying" in caplog.text)
                     await agent.send_message(frame(**INIT) + b"\n")
-                    await until(lambda: (rig.state() or {})["model"] == INIT["model"], 30)
+                    await eventually(lambda: (rig.state() or {})["model"] == INIT["model"], 30)
                     assert (rig.state() or {})["connected"] is True
                 for stranger in strangers:
                     stranger.close()

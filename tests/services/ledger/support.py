@@ -30,6 +30,8 @@ from services.ledger.store import Store
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 UID = "01JD0000000000000000000000"
 OPUS = "claude-opus-5-5"
+HAIKU = "claude-haiku-4-5"
+OTHER = "01JE0000000000000000000000"
 PRICES = Prices()
 
 
@@ -274,3 +276,16 @@ def published(effects: Iterable[Effect], row: Topic) -> list[Any]:
 
 def as_json(payload: m.Payload) -> Any:
     return msgspec.json.decode(msgspec.json.encode(payload))
+
+
+def busy(database: Database) -> World:
+    """Two sessions of one name, two models, two days in Berlin (23:00 UTC is midnight)."""
+    world = World(database=database)
+    world.now = datetime(2026, 11, 20, 22, 50, tzinfo=UTC)
+    world.open()
+    world.cost(1, "1", {OPUS: ("1", 10, 0, 0, 0)})
+    world.later(900)  # 00:05 of the next day
+    world.cost(2, "3", {OPUS: ("2", 20, 0, 0, 0), HAIKU: ("1", 5, 0, 0, 0)})
+    world.open(uid=OTHER, cwd="/work/other")
+    world.cost(1, "0.5", {HAIKU: "0.5"}, uid=OTHER, model=HAIKU)
+    return world

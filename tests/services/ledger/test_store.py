@@ -16,24 +16,9 @@ from services.ledger.forecast import BURN_S
 from services.ledger.model import KeepPosting, KeepSession, Posting, Use
 from services.ledger.queries import Queries
 from services.ledger.store import Store
-from tests.services.ledger.support import OPUS, START, UID, World
+from tests.services.ledger.support import HAIKU, OPUS, OTHER, START, UID, World, busy
 
-HAIKU = "claude-haiku-4-5"
 BERLIN = ZoneInfo("Europe/Berlin")
-OTHER = "01JE0000000000000000000000"
-
-
-def busy(database: Database) -> World:
-    """Two sessions of one name, two models, two days in Berlin (23:00 UTC is midnight)."""
-    world = World(database=database)
-    world.now = datetime(2026, 11, 20, 22, 50, tzinfo=UTC)
-    world.open()
-    world.cost(1, "1", {OPUS: ("1", 10, 0, 0, 0)})
-    world.later(900)  # 00:05 of the next day
-    world.cost(2, "3", {OPUS: ("2", 20, 0, 0, 0), HAIKU: ("1", 5, 0, 0, 0)})
-    world.open(uid=OTHER, cwd="/work/other")
-    world.cost(1, "0.5", {HAIKU: "0.5"}, uid=OTHER, model=HAIKU)
-    return world
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,8 @@ from bus import topics as t
 from services.ledger import upkeep
 from services.ledger.database import Database
 from services.ledger.shell import serve
-from tests.services.ledger.support import World
-from tests.services.ledger.test_shell import Stand, cost, opened, with_stand
-from tests.services.ledger.test_store import busy
+from tests.services.ledger.stand import Stand, cost, opened, with_stand
+from tests.services.ledger.support import World, busy
 
 FINE = {"spent": 0, "spent_quarters": 0, "spent_spans": 0, "spent_sessions": 0, "spent_models": 0}
 
