@@ -27,6 +27,7 @@ class HookAnswer(Struct):
     decision: str  # approved | denied
     at: datetime
     changed: bool  # another input went back than was asked about
+    by_rule: bool = False
 
 
 class Screen(Struct):

@@ -87,7 +87,9 @@ def answer(step: Step, decided: m.Answer) -> None:
     run = step.r.tools.get(question.tool_use_id or "")
     changed = run is not None and run.input != hook_wire.same_input(decided.input_json)
     question.answered = 0
-    question.hook = HookAnswer(decided.decision, step.now, decided.decision == "approved" and changed)
+    question.hook = HookAnswer(
+        decided.decision, step.now, decided.decision == "approved" and changed, decided.rule is not None
+    )
     step.effects.append(AnswerHook(number, body))
     step.changed(f"{question.tool} {decided.decision}")
 
@@ -180,4 +182,10 @@ def forget(step: Step, request_id: str, reason: str = AT_SCREEN) -> None:
 def _settled(step: Step, request_id: str, question: Question, *, ours: bool) -> None:
     del step.r.questions[request_id]
     questions.applied(step, question.approval, ours)
+    given, tool_use_id = question.hook, question.tool_use_id
+    if ours and given is not None and tool_use_id in step.r.tools:
+        run = step.r.tools[tool_use_id]
+        run.decision, run.by_rule = given.decision, given.by_rule
+        if given.decision == "denied":  # no hook comes of a call that does not run
+            questions.tool_finished(step, tool_use_id, True, "denied")
     step.changed()

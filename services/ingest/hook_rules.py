@@ -77,6 +77,8 @@ def over(step: Step, request_id: str, *, answered: bool) -> None:
         else:
             approval = approval_id(step.r.uid, step.r.process, request_id)
             questions.applied(step, approval, answered)
+            if answered and asked.tool_use_id:  # no hook comes of a call that does not run
+                questions.tool_finished(step, asked.tool_use_id, True, "denied by a rule")
         step.durable = True
 
 

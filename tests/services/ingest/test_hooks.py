@@ -139,6 +139,10 @@ def test_the_bus_answers_first(external: HookPlay, decision: str) -> None:
         assert given == {"behavior": "deny", "message": "no"}
         play.post("PreToolUse", tool_name="Read", tool_input={}, tool_use_id="toolu_2")
     assert play.applied() == [True]
+    over = [e for e in play.events("tool") if e["phase"] == "finished"]
+    assert [(e["tool_use_id"], e["is_error"], e["decided_by"]) for e in over] == [
+        ("toolu_1", decision == "denied", "approval")
+    ]
     assert play.state().status == "working"
     play.post("Stop", last_assistant_message="done?")
     assert play.state().status == "waiting_input"
@@ -366,6 +370,8 @@ def test_a_rule_forbids_a_call_before_anybody_is_asked(external: HookPlay) -> No
     play.act(play.core.hook_done(number, play.now))
     assert play.applied() == [True]
     assert play.state().status == "working"
+    [over] = [e for e in play.events("tool") if e["phase"] == "finished"]
+    assert (over["tool_use_id"], over["is_error"], over["decided_by"]) == ("toolu_1", True, "rule")
 
 
 def test_a_rule_wants_a_person_asked(external: HookPlay) -> None:
