@@ -22,6 +22,7 @@ Allow rules decide about tools alone: a question needs an answer, and a plan a r
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -33,6 +34,9 @@ from services.approvals.remember import Remembered
 
 Answer = Literal["allow", "ask", "deny"]
 ALLOW_UP_TO = "high"  # critical is let through by no rule that does not say so
+
+
+_CLUSTER = re.compile(r"-[A-Za-z]{2,}")
 
 
 class Match(enum.IntEnum):
@@ -101,7 +105,7 @@ class Rule:
         if not self.argument or start is Match.NO:
             return start
         rest = command.words[1:]
-        if any(word is not None and _any(self.argument, word) for word in rest):
+        if any(word is not None and _meant(self.argument, word) for word in rest):
             return start
         return min(start, Match.MAYBE) if None in rest else Match.NO
 
@@ -140,6 +144,18 @@ class Rule:
 
 def _any(globs: Collection[NameGlob], text: str) -> bool:
     return not globs or any(glob.fits(text) for glob in globs)
+
+
+def _meant(globs: Collection[NameGlob], word: str) -> bool:
+    """Whether an argument is one of these, as a suspicious reader takes it: ``-uf`` holds ``-f``, and to many
+    programs ``--for`` is ``--force``.
+    """
+    if _any(globs, word):
+        return True
+    if word.startswith("--"):
+        name = word.partition("=")[0]
+        return len(name) > 2 and any(glob.text.startswith(name) for glob in globs)
+    return _CLUSTER.fullmatch(word) is not None and any(_any(globs, f"-{letter}") for letter in word[1:])
 
 
 def loosely(pattern: Sequence[NameGlob], words: Sequence[str | None]) -> Match:

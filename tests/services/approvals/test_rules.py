@@ -81,6 +81,21 @@ def test_what_a_deny_rule_cannot_judge_is_asked_whatever_later_rules_allow(comma
 @pytest.mark.parametrize(
     ("command", "answer"),
     [
+        ("git push -uf", "deny"),
+        ("git push --for", "deny"),
+        ("git push --f=x origin", "deny"),
+        ("git push -u", "ask"),
+        ("git push --follow-tags", "ask"),
+        ("git push -- -", "ask"),
+    ],
+)
+def test_an_option_is_known_in_a_cluster_and_abbreviated(command: str, answer: str) -> None:
+    assert bash(command, FORCE) == answer
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
         ("git push --force origin", "deny"),
         ("git push origin --force-with-lease", "deny"),
         ("git push -f", "deny"),
