@@ -20,10 +20,13 @@ UIDS = ("01JD0000000000000000000001", "01JD0000000000000000000002", "01JD0000000
 
 @dataclass(frozen=True)
 class Turn:
-    """What happens to an agent: ``costs`` is spent by model (10⁻¹² dollars), after what ``before`` says."""
+    """What happens to an agent: ``costs`` is spent by model (10⁻¹² dollars), after what ``before`` says.
+    ``later_s`` by the wall clock: within one millisecond, or earlier where it was set back.
+    """
 
     costs: dict[str, int]
     before: str  # "" | clear | kill (resumed at nothing) | exit (resumed at the old total)
+    later_s: int
 
 
 turns = st.lists(
@@ -31,6 +34,7 @@ turns = st.lists(
         Turn,
         st.dictionaries(st.sampled_from(MODELS), st.integers(1, 10**10), max_size=3),
         st.sampled_from(["", "", "clear", "kill", "exit"]),
+        st.sampled_from([0, 0, 400, -30]),
     ),
     max_size=6,
 )
@@ -60,7 +64,7 @@ def life(uid: str, session: str, happened: list[Turn]) -> list[m.Fact]:
         facts.append(fact_of(f"{kind}-{uid[-3:]}-{process}-{turn}-{len(facts)}", "cost", data, at, uid))
 
     for number, turn in enumerate(happened, 1):
-        at += timedelta(seconds=400)
+        at += timedelta(seconds=turn.later_s)
         if turn.before:
             if turn.before != "exit":
                 running.clear()
