@@ -154,13 +154,14 @@ def soak(folder: Path, minutes: float, sessions: int, seed: int) -> tuple[list[S
             ),
             Sleeper(Client(bus, "sleeper"), random.Random(chance.random()), names),
         ]
+        ended, calm = threading.Event(), threading.Event()
         for driver in drivers:
+            driver.calm = calm
             driver.client.start()
             clients.callback(driver.client.close)
         recorder = clients.enter_context(stack.recorder("services/+/health"))
         sampler = Sampler(stack, recorder)
-        ended, calm = threading.Event(), threading.Event()
-        threads = [threading.Thread(target=driver.run, args=(ended, calm)) for driver in drivers]
+        threads = [threading.Thread(target=driver.run, args=(ended,)) for driver in drivers]
         threads.append(threading.Thread(target=sampler.run, args=(ended,)))
         for thread in threads:
             thread.start()
@@ -192,6 +193,8 @@ def main() -> int:
         f"{asked.sessions} sessions for {asked.minutes:g} minutes: "
         + ", ".join(f"{what} {count}" for what, count in sorted(said.items()))
     )
+    if not said:
+        sys.exit("nobody did anything: what was measured is no run")
     rows = verdict(samples)
     print(f"{'process':12} {'measure':8} {'2nd quarter':>12} {'last quarter':>12} {'an hour':>10}")
     for row in rows:
