@@ -107,10 +107,10 @@ def test_every_program_is_started_alike(service: str) -> None:
     assert (program.pop("priority", None) == "10") is (service == "broker")
     assert (program.pop("stdout_capture_maxbytes", None) is not None) is (service == "watchdog")
     like = dict(supervisord_conf()["program:ledger"])
-    on_the_way_of_an_approval = service in ("ingest", "approvals")
+    in_huge_pages = service == "approvals"
     environment = environment_of(service)
-    assert ("hugetlb" in environment.pop("GLIBC_TUNABLES", "")) is on_the_way_of_an_approval
-    assert (environment.pop("PYTHONMALLOC", None) is not None) is on_the_way_of_an_approval
+    assert ("hugetlb" in environment.pop("GLIBC_TUNABLES", "")) is in_huge_pages
+    assert (environment.pop("PYTHONMALLOC", None) is not None) is in_huge_pages
     assert environment == environment_of("ledger")
     del program["environment"]
     own = {"command", "environment", "killasgroup", "priority", "stdout_logfile"}
