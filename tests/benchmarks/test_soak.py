@@ -57,3 +57,10 @@ def test_what_grows_is_found_and_its_pace_told(measure: str, an_hour: float) -> 
 )
 def test_each_process_has_its_kind(words: list[Any], kind: str) -> None:
     assert kind_of(words) == kind
+
+
+@pytest.mark.parametrize(("windows", "grew"), [(1, ["rss_mib"]), (20, [])])
+def test_tmux_may_fill_its_windows(windows: int, grew: list[str]) -> None:
+    found = [{**s, "process": "tmux server", "rss_mib": 8 + s["at_s"] / 60} for s in samples()]
+    found += [{**s, "process": "bridge", "count": windows} for s in samples()]
+    assert grown(found) == grew
