@@ -23,7 +23,6 @@ from bus.ids import approval_id
 from bus.messages import level_rank
 from services.approvals import reading, rows, say
 from services.approvals.attention import Attention
-from services.approvals.danger import assess
 from services.approvals.foresight import Foresight
 from services.approvals.model import (
     Approval,
@@ -40,7 +39,7 @@ from services.approvals.model import (
     Unapproved,
 )
 from services.approvals.passed import Passed
-from services.approvals.question import Examined, call_of, check, examine, judge_again, open_approval
+from services.approvals.question import Examined, assessed, check, examine, judge_again, open_approval
 from services.approvals.remember import Remembered
 from services.approvals.rules import Looked, Rule, Rules, Verdict, describe
 
@@ -209,9 +208,8 @@ class Policing:
             auto_approve=[],
         )
         uid = check(command.uid or "", q)
-        parsed = reading.parse(input_json)
-        danger = assess(q.tool, parsed, q.cwd, self._place.home, self._place.sight)
-        call = call_of(q, uid, parsed, danger, self._place)
+        _, call = assessed(q, uid, input_json, self._place)
+        danger = call.danger
         looked: list[Looked] = []
         verdict = replace(self._rules, looked=looked.append).judge(call)
         commands = [[*command.words] for command in call.commands.found] if call.commands else []

@@ -46,10 +46,7 @@ class Examined:
 
 def examine(uid: str, q: m.Question, place: Place) -> Examined:
     """Read and assess a checked question's call: one to three milliseconds, for a shell command."""
-    place = replace(place, sight=place.sight.once())
-    parsed = reading.parse(q.input_json)
-    danger = assess(q.tool, parsed, q.cwd, place.home, place.sight)
-    call = call_of(q, uid, parsed, danger, place)
+    parsed, call = assessed(q, uid, q.input_json, place)
     return Examined(call, reading.view(q.input_json, parsed), reading.summary(q.kind, q.tool, parsed))
 
 
@@ -88,6 +85,16 @@ def open_approval(
     return approval, verdict
 
 
+def assessed(
+    q: m.Question | Approval | Passed, uid: str, input_json: str, place: Place
+) -> tuple[reading.Parsed, Call]:
+    """The call, with its danger as it is now. ``input_json`` may be another input than the question's own."""
+    place = replace(place, sight=place.sight.once())
+    parsed = reading.parse(input_json)
+    danger = assess(q.tool, parsed, q.cwd, place.home, place.sight)
+    return parsed, call_of(q, uid, parsed, danger, place)
+
+
 def call_of(
     q: m.Question | Approval | Passed, uid: str, parsed: reading.Parsed, danger: m.Danger, place: Place
 ) -> Call:
@@ -117,7 +124,5 @@ def judge_again(
     a: Approval | Passed, rules: Rules, place: Place, final_json: str | None = None
 ) -> tuple[m.Danger, Verdict]:
     """What the rules say now to a question that was asked, or to another input for it."""
-    place = replace(place, sight=place.sight.once())
-    parsed = reading.parse(a.input_json if final_json is None else final_json)
-    danger = assess(a.tool, parsed, a.cwd, place.home, place.sight)
-    return danger, rules.judge(call_of(a, a.uid, parsed, danger, place))
+    _, call = assessed(a, a.uid, a.input_json if final_json is None else final_json, place)
+    return call.danger, rules.judge(call)
