@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from services.approvals import loading
 from services.approvals.core import Gate
 from services.approvals.custody import Custody
 from services.approvals.devices import NO_LIMIT, Devices, Limit, no_device
+from services.approvals.foresight import MAX_CALLS as MAX_AHEAD
 from services.approvals.keys import Keys
 from services.approvals.model import (
     Decided,
@@ -77,6 +79,8 @@ class Shell:
         self._changed = trio.Event()
         self._calls: list[Passed] = []  # to be kept, see NOTE_CALLS_S
         self._noted = trio.Event()
+        self._ahead: deque[LookAhead] = deque(maxlen=MAX_AHEAD)  # the oldest gives way
+        self._seen = trio.Event()
         self._nursery: trio.Nursery | None = None
         connection = open_store(context.home.store(context.service), MIGRATIONS, durable=True, gone=GONE)
         keys = Keys(context.home, context.log.secret)
@@ -172,6 +176,7 @@ class Shell:
             nursery.start_soon(self._watch_the_clock)
             nursery.start_soon(self._reload_on_signal)
             nursery.start_soon(self._note_calls)
+            nursery.start_soon(self._look_ahead)
             await station.run()
 
     def _decide(self, command: m.Decision, values: dict[str, str], now: datetime) -> list[Effect]:
@@ -288,6 +293,15 @@ class Shell:
             await trio.sleep(NOTE_CALLS_S)
             self._keep_calls()
 
+    async def _look_ahead(self) -> None:
+        """One call after the other, so that what has come meanwhile is dealt with in between."""
+        while True:
+            await self._seen.wait()
+            self._seen = trio.Event()
+            while self._ahead:
+                self.gate.look_ahead(self._ahead.popleft(), self._context.now())
+                await trio.lowlevel.checkpoint()
+
     def _keep_calls(self) -> None:
         self._noted = trio.Event()
         calls, self._calls = self._calls, []
@@ -315,7 +329,8 @@ class Shell:
                 self._calls.append(effect.call)
                 self._noted.set()
         elif isinstance(effect, LookAhead):
-            self.gate.look_ahead(effect, self._context.now())
+            self._ahead.append(effect)
+            self._seen.set()
         elif isinstance(effect, NotDecided):
             self._refused.labels(effect.code).inc()
         elif isinstance(effect, Unapproved):

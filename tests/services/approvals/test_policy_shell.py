@@ -12,6 +12,7 @@ import trio
 from bus import messages as m
 from bus import topics as t
 from services._process.errors import ConfigError
+from services.approvals.core import Gate
 from tests.services.approvals.stand import Run, Stack, ask, judged, settle
 
 NO_MAKE = '[[approvals.rules]]\ndecision = "deny"\ncommand = "make"\nname = "no make"\n'
@@ -38,6 +39,21 @@ def test_rules_are_loaded_again_by_command_and_by_signal(run: Run) -> None:
             await settle()
             assert await judged(s, request_id="h2") == "none"
             assert (await ask(s, "rules"))["rules"] == []
+
+    run(test)
+
+
+def test_each_call_that_goes_on_is_looked_at_ahead(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(s: Stack) -> None:
+        seen: list[str] = []
+        monkeypatch.setattr(
+            Gate, "look_ahead", lambda _gate, ahead, _now: seen.append(ahead.question.request_id)
+        )
+        async with s.running():
+            for request_id in ("h1", "h2"):
+                assert await judged(s, request_id=request_id) == "none"
+            await settle()
+            assert seen == ["h1", "h2"]
 
     run(test)
 
