@@ -39,7 +39,7 @@ WINDOW = 200  # facts sent and not yet acknowledged, per owner: bounds a flood a
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
-  n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, owner TEXT NOT NULL, payload BLOB NOT NULL,
+  n INTEGER PRIMARY KEY, id TEXT NOT NULL, owner TEXT NOT NULL, payload BLOB NOT NULL,
   posted_at TEXT NOT NULL, UNIQUE (owner, id)
 );
 CREATE TABLE IF NOT EXISTS refused (
@@ -56,8 +56,18 @@ CREATE TABLE IF NOT EXISTS inbox_refused (
   id TEXT NOT NULL, producer TEXT NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL,
   PRIMARY KEY (producer, id)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS commands_at ON commands (at);
-CREATE INDEX IF NOT EXISTS inbox_kept_at ON inbox (kept_at);
+"""
+# What tables of earlier versions had beyond that. An index costs every fact a page that its sender waits for;
+# the hourly sweep, which alone went by time, reads a million ids in half a second.
+LEANER = """
+DROP INDEX IF EXISTS commands_at;
+DROP INDEX IF EXISTS inbox_kept_at;
+"""
+CARRY_OVER = """
+BEGIN;
+INSERT OR IGNORE INTO outbox SELECT n, id, owner, payload, posted_at FROM outbox_before;
+DROP TABLE outbox_before;
+COMMIT;
 """
 
 
@@ -89,11 +99,18 @@ class Mailbox:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._lines: dict[str, _Line] = {}  # by owner
+        (self._posted,) = connection.execute("SELECT coalesce(max(n), 0) FROM outbox").fetchone()
         self._kept_last: dict[str, str] = {}  # producer → its fact that was dealt with last
 
     @staticmethod
     def create_tables(connection: sqlite3.Connection) -> None:
-        connection.executescript(SCHEMA)
+        """Make them, or bring those of an earlier version up to date."""
+        tables = "SELECT name, sql FROM sqlite_master WHERE type = 'table'"
+        if "AUTOINCREMENT" in dict(connection.execute(tables)).get("outbox", ""):
+            connection.execute("ALTER TABLE outbox RENAME TO outbox_before")
+        connection.executescript(SCHEMA + LEANER)
+        if "outbox_before" in dict(connection.execute(tables)):
+            connection.executescript(CARRY_OVER)
 
     # facts that we produce
 
@@ -101,13 +118,16 @@ class Mailbox:
         """Keep a fact until ``owner`` acknowledges it. Posting the same id again changes nothing."""
         payload = msgspec.json.encode(fact)
         done = self._db.execute(
-            "INSERT OR IGNORE INTO outbox (id, owner, payload, posted_at) VALUES (?, ?, ?, ?)",
-            (fact.id, owner, payload, fact.at.isoformat()),
+            "INSERT OR IGNORE INTO outbox VALUES (?, ?, ?, ?, ?)",
+            (self._posted + 1, fact.id, owner, payload, fact.at.isoformat()),
         )
-        line = self._lines.get(owner)
-        if line is None or line.fresh is None or not done.rowcount:
+        if not done.rowcount:
             return
-        line.fresh.append((done.lastrowid or 0, _after(payload, line.last)))
+        self._posted += 1  # numbers only grow, also where the table has become empty: see `due`
+        line = self._lines.get(owner)
+        if line is None or line.fresh is None:
+            return
+        line.fresh.append((self._posted, _after(payload, line.last)))
         line.last = fact.id
         line.waiting += 1
         if line.waiting > WINDOW:

@@ -32,6 +32,6 @@ Read `core` first (theory of operation; `table` has the states, `model` the valu
     attention                    how long the questions of a session may take to read
     say                          an approval as the bus sees it
     audit, rows, chain           the audit: its theory, its rows, its table
-    keys, custody                the keys; who keeps both
+    mac, keys, custody           signing; the keys; who keeps both
     store, world, shell          the gate in the world
 """

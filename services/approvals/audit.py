@@ -24,6 +24,8 @@ from typing import Any
 
 import msgspec
 
+from services.approvals.mac import Mac
+
 GENESIS = b"\0" * 32  # the hash before the first row
 BROKEN = "broken"  # the action of a row that says that something before it is not as it was
 _PURPOSE = "pointsman audit head 1"  # the key signs nothing else by accident
@@ -59,19 +61,19 @@ class Seal:
     """``keys``: the first seals, each is accepted (`services.approvals.keys`)."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = tuple(keys)
+        self._macs = tuple(Mac(key) for key in keys)
 
     def of(self, n: int, digest: bytes) -> bytes:
-        return self._mac(self._keys[0], n, digest)
+        return self._seal(self._macs[0], n, digest)
 
     def fits(self, seal: bytes | None, n: int, digest: bytes) -> bool:
         return seal is not None and any(
-            hmac.compare_digest(seal, self._mac(key, n, digest)) for key in self._keys
+            hmac.compare_digest(seal, self._seal(mac, n, digest)) for mac in self._macs
         )
 
     @staticmethod
-    def _mac(key: bytes, n: int, digest: bytes) -> bytes:
-        return hmac.digest(key, msgspec.json.encode([_PURPOSE, n, digest.hex()]), hashlib.sha256)
+    def _seal(mac: Mac, n: int, digest: bytes) -> bytes:
+        return mac.of(msgspec.json.encode([_PURPOSE, n, digest.hex()]))
 
 
 def digest(previous: bytes, n: int, at: str, action: str, approval: str, data: str) -> bytes:

@@ -29,6 +29,7 @@ class Chain:
         self.seal = seal
         self.alarms: list[str] = []  # what was found wrong while appending
         self.written: tuple[int, bytes] | None = None  # the head as this process has last set it
+        self._written_seal: bytes | None = None
         self._end: tuple[int, bytes] | None = None  # of what was appended in this transaction
 
     def head(self) -> tuple[int, bytes]:
@@ -86,7 +87,7 @@ class Chain:
             reason = f"the head is row {n}, and the last row is {last}"
         elif self.written not in {None, head}:
             reason = f"the head was set back to row {n}: rows after it are missing"
-        elif not self.seal.fits(seal, n, digest):
+        elif not self._fits(n, digest, seal):
             reason = f"the head (row {n}) was set by another than the gate: rows after it may be missing"
         if reason is None:
             return head
@@ -106,7 +107,11 @@ class Chain:
     def _set(self, n: int, digest: bytes) -> None:
         seal = self.seal.of(n, digest)
         self._db.execute("UPDATE audit_head SET n = ?, hash = ?, seal = ?", (n, digest, seal))
-        self.written = (n, digest)
+        self.written, self._written_seal = (n, digest), seal
+
+    def _fits(self, n: int, digest: bytes, seal: bytes | None) -> bool:
+        ours = self.written == (n, digest) and self._written_seal == seal  # computed once, when it was set
+        return ours or self.seal.fits(seal, n, digest)
 
     def seal_anew(self) -> None:
         """Trust the head as it is: the chain begins, or its key was lost."""

@@ -26,18 +26,24 @@ class Replay:
         self.calls = 0
         self.counts: dict[str, int] = {}
         self.differences: list[dict[str, Any]] = []
+        self._asked: set[tuple[str, str | None]] = set()  # tool calls that are among the decisions
 
     def look(self, approvals: Iterable[Approval]) -> None:
         for a in approvals:
             self.looked_at += 1
+            self._asked.add((a.uid, a.tool_use_id))
             _, verdict = judge_again(a, self._rules, self._place)
             was, rule = _was(a)
             if was != verdict.answer:
                 self._differs(a, a.created_at, a.summary, (was, rule, str(a.state)), verdict)
 
     def look_at_calls(self, calls: Iterable[Passed]) -> None:
-        """Only a rule that denies or asks in every mode would have met them."""
+        """Only a rule that denies or asks in every mode would have met them. After the decisions: what was
+        asked about after all is among those.
+        """
         for call in calls:
+            if call.tool_use_id is not None and (call.uid, call.tool_use_id) in self._asked:
+                continue
             self.calls += 1
             _, verdict = judge_again(call, self._rules, self._place)
             if verdict.answer == "deny" or (verdict.forced and call.kind == "tool"):

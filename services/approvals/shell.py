@@ -77,7 +77,7 @@ class Shell:
         self._context = context
         self._environ = environ
         self._changed = trio.Event()
-        self._calls: list[Passed] = []  # to be kept, see NOTE_CALLS_S
+        self._calls: dict[tuple[str, str], Passed] = {}  # to be kept, see NOTE_CALLS_S; by session and call
         self._noted = trio.Event()
         self._ahead: deque[LookAhead] = deque(maxlen=MAX_AHEAD)  # the oldest gives way
         self._seen = trio.Event()
@@ -304,8 +304,8 @@ class Shell:
 
     def _keep_calls(self) -> None:
         self._noted = trio.Event()
-        calls, self._calls = self._calls, []
-        kept = tuple(call for call in map(bounded, calls) if call is not None)
+        calls, self._calls = self._calls, {}
+        kept = tuple(call for call in map(bounded, calls.values()) if call is not None)
         if kept:
             self.station.act([SaveCalls(kept)])
 
@@ -315,6 +315,8 @@ class Shell:
         self.store.keep(effect)
         if isinstance(effect, Save):
             self._custody.kept(effect.approval)
+            if effect.new:  # it is kept as an approval
+                self._calls.pop((effect.approval.uid, effect.approval.tool_use_id or ""), None)
             self._changed.set()
 
     def _do(self, effect: Do) -> None:
@@ -326,7 +328,7 @@ class Shell:
             self._custody.drop_old_keys()
         elif isinstance(effect, NoteCall):
             if len(self._calls) < MAX_CALLS:
-                self._calls.append(effect.call)
+                self._calls[effect.call.uid, effect.call.tool_use_id or effect.call.id] = effect.call
                 self._noted.set()
         elif isinstance(effect, LookAhead):
             self._ahead.append(effect)

@@ -82,6 +82,26 @@ CREATE TABLE calls (
 );
 """,
     "DROP INDEX audit_approval;",  # nothing asked by it, and every row of the audit paid for it
+    # As little as an approval needs: each index is a page more that its agent waits for.
+    """
+DROP INDEX approvals_tool_use;
+DROP TRIGGER approvals_final;
+DROP TRIGGER approvals_kept;
+ALTER TABLE approvals RENAME TO before;
+DROP INDEX approvals_pending;
+CREATE TABLE approvals (
+  n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, state TEXT NOT NULL, created_at TEXT NOT NULL,
+  record BLOB NOT NULL
+);
+INSERT INTO approvals SELECT n, id, state, created_at, record FROM before;
+DROP TABLE before;
+CREATE INDEX approvals_pending ON approvals (n) WHERE state = 'pending';
+CREATE TRIGGER approvals_final BEFORE UPDATE ON approvals
+  WHEN old.state <> 'pending' AND new.state IS NOT old.state
+  BEGIN SELECT RAISE (ABORT, 'a decision never changes'); END;
+CREATE TRIGGER approvals_kept BEFORE DELETE ON approvals
+  BEGIN SELECT RAISE (ABORT, 'approvals are kept'); END;
+""",
 )
 
 _FIND = "SELECT record, json FROM approvals JOIN inputs ON approval = id"
@@ -155,9 +175,8 @@ class Store:
             return
         self._db.execute("INSERT INTO inputs VALUES (?, ?)", (a.id, a.input_json))
         self._db.execute(
-            "INSERT INTO approvals (id, uid, tool_use_id, state, created_at, record) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            (a.id, a.uid, a.tool_use_id, a.state, a.created_at.isoformat(), record),
+            "INSERT INTO approvals (id, state, created_at, record) VALUES (?, ?, ?, ?)",
+            (a.id, a.state, a.created_at.isoformat(), record),
         )
 
     def users(self) -> list[m.BusUser]:
@@ -205,11 +224,9 @@ class Store:
         self._db.execute("DELETE FROM calls WHERE n <= (SELECT max(n) FROM calls) - ?", (MAX_CALLS,))
 
     def passed(self, since: datetime | None, before: int | None, limit: int) -> list[tuple[int, Passed]]:
-        """Calls with their numbers, as `past`; without those that were asked about after all."""
+        """Calls with their numbers, as `past`; among them some that were asked about after all."""
         rows = self._db.execute(
-            "SELECT n, record FROM calls WHERE n < ? AND at >= ? AND NOT EXISTS "
-            "(SELECT 1 FROM approvals WHERE approvals.tool_use_id = calls.tool_use_id "
-            "AND approvals.uid = calls.uid) ORDER BY n DESC LIMIT ?",
+            "SELECT n, record FROM calls WHERE n < ? AND at >= ? ORDER BY n DESC LIMIT ?",
             (before if before is not None else 2**62, since.isoformat() if since else "", limit),
         )
         return [(n, msgspec.json.decode(record, type=Passed)) for n, record in rows]

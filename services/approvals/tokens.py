@@ -9,7 +9,6 @@ is another token. It needs no table: the same key gives the same token after any
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -17,6 +16,7 @@ from datetime import datetime
 import msgspec
 
 from bus.errors import MisuseError
+from services.approvals.mac import Mac
 
 KEY_BYTES = 32  # as long as the hash (RFC 2104, section 3)
 _PURPOSE = "pointsman approval token 1"  # the key signs nothing else by accident
@@ -28,24 +28,23 @@ class Tokens:
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys or any(len(key) < KEY_BYTES for key in keys):
             raise MisuseError(f"a token key has at least {KEY_BYTES} bytes")
-        self._keys = tuple(keys)
+        self._macs = tuple(Mac(key) for key in keys)
 
     def issue(self, user: str, *claims: str | datetime | None) -> str:
         """``claims`` are approval id, uid, input_sha256 and expiry (None: never), in this order."""
-        return self._sign(self._keys[0], user, claims)
+        return self._sign(self._macs[0], user, claims)
 
     def who(self, token: str, users: Iterable[str], *claims: str | datetime | None) -> str | None:
         """The user whose token for these claims this is, or None. Takes the same time whoever it is."""
         given = token.encode("utf-8", "surrogatepass")
         proven = None
         for user in users:
-            for key in self._keys:
-                if hmac.compare_digest(given, self._sign(key, user, claims).encode()):
+            for mac in self._macs:
+                if hmac.compare_digest(given, self._sign(mac, user, claims).encode()):
                     proven = user
         return proven
 
     @staticmethod
-    def _sign(key: bytes, user: str, claims: Sequence[str | datetime | None]) -> str:
+    def _sign(mac: Mac, user: str, claims: Sequence[str | datetime | None]) -> str:
         message = msgspec.json.encode([_PURPOSE, user, *claims])
-        mac = hmac.digest(key, message, hashlib.sha256)
-        return f"{user}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+        return f"{user}.{base64.urlsafe_b64encode(mac.of(message)).rstrip(b'=').decode()}"

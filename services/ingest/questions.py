@@ -111,16 +111,20 @@ def _line(question: Question, decided: m.Answer) -> str:
     request_id = decided.request_id
     if decided.decision != "approved":
         return _deny(question, request_id, cut.text(decided.message, 10_000), interrupt=decided.interrupt)
-    unchanged = hashlib.sha256(decided.input_json.encode()).hexdigest() == question.input_sha256
     if question.callback:
-        line = say.hook_allow(request_id, None if unchanged else decided.input_json)
+        changed = None if _unchanged(question, decided) else decided.input_json
+        line = say.hook_allow(request_id, changed)
     else:
         line = say.allow(request_id, decided.input_json)
     if check_input_line(line) is None:
         return line
-    if unchanged:
+    if _unchanged(question, decided):
         return say.allow(request_id, "{}")  # too long for a pipe; {} means unchanged
     return _deny(question, request_id, "The approved input can not be carried to the agent.")
+
+
+def _unchanged(question: Question, decided: m.Answer) -> bool:
+    return hashlib.sha256(decided.input_json.encode()).hexdigest() == question.input_sha256
 
 
 def _deny(question: Question, request_id: str, message: str, *, interrupt: bool = False) -> str:

@@ -168,3 +168,45 @@ def test_every_fact_is_handed_over_once_in_order_and_names_one_that_waits(steps:
                 assert after == before[-1] if before else after in dealt_with
             handed.update(waiting)
         assert box.waiting() == len(waiting)
+
+
+BEFORE = """
+CREATE TABLE outbox (
+  n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, owner TEXT NOT NULL, payload BLOB NOT NULL,
+  posted_at TEXT NOT NULL, UNIQUE (owner, id)
+);
+CREATE TABLE inbox (
+  id TEXT NOT NULL, producer TEXT NOT NULL, kept_at TEXT NOT NULL, PRIMARY KEY (producer, id)
+) WITHOUT ROWID;
+CREATE INDEX inbox_kept_at ON inbox (kept_at);
+INSERT INTO inbox VALUES ('a0', 'approvals', '2026-11-21');
+"""
+
+
+def test_the_tables_of_an_earlier_version_are_made_leaner_and_lose_nothing() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(BEFORE)
+    waiting = [(7 + n, f"f{n}", "approvals", msgspec.json.encode(fact(n)), "") for n in range(2)]
+    connection.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", waiting)
+    for _ in range(2):
+        Mailbox.create_tables(connection)
+    box = Mailbox(connection)
+    box.post("approvals", fact(2))
+    assert [fact_id for fact_id, _ in sent(box, again=False)] == ["f0", "f1", "f2"]
+    assert box.kept("approvals", "a0")
+    made = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    assert not any("AUTOINCREMENT" in sql for _, sql in made)
+    assert "inbox_kept_at" not in dict(made)
+
+
+def test_numbers_grow_also_when_the_outbox_has_become_empty(mailbox: Mailbox) -> None:
+    """Else a fact would have the number of one that was handed over, and would wait for the next resend."""
+    for number in range(WINDOW + 2):  # more than are remembered: the table is asked
+        mailbox.post("approvals", fact(number))
+    first = [fact_id for fact_id, _ in sent(mailbox, again=False)]
+    mailbox.acknowledged("approvals", m.Ack(ids=first), NOW)
+    rest = [fact_id for fact_id, _ in sent(mailbox, again=False)]
+    mailbox.acknowledged("approvals", m.Ack(ids=rest), NOW)
+    assert mailbox.waiting() == 0
+    mailbox.post("approvals", fact(WINDOW + 2))
+    assert [fact_id for fact_id, _ in sent(mailbox, again=False)] == [f"f{WINDOW + 2}"]

@@ -133,7 +133,7 @@ async def judged(s: Stack, command: str = "make", request_id: str = "h1") -> str
     before = len(s.answers())
     call = {
         "uid": UID, "session": "web", "process": 1, "request_id": request_id, "kind": "tool", "tool": "Bash",
-        "tool_use_id": "toolu_1", "agent_id": None, "input_json": f'{{"command":"{command}"}}',
+        "tool_use_id": f"toolu_{request_id}", "agent_id": None, "input_json": f'{{"command":"{command}"}}',
         "cwd": "/work/app", "permission_mode": "acceptEdits", "auto_approve": [],
     }  # fmt: skip
     await s.send("internal/approvals/judge", call)

@@ -57,9 +57,14 @@ def test_a_call_that_was_asked_about_counts_once() -> None:
     world = World(sight=SIGHT)
     effects = world.judge("h1", tool_use_id="toolu_a1")
     world.act([SaveCalls(tuple(e.call for e in effects if isinstance(e, NoteCall)))])
-    assert len(world.store.passed(None, None, 9)) == 1
+    replay = Replay(policy({"decision": "ask", "command": "make"}), world.gate.hurried)
+    replay.look_at_calls(call for _, call in world.store.passed(None, None, 9))
+    assert replay.calls == 1
     world.ask("a1")  # the agent's own mode asks: same tool call
-    assert world.store.passed(None, None, 9) == []
+    replay = Replay(policy({"decision": "ask", "command": "make"}), world.gate.hurried)
+    replay.look(approval for _, approval in world.store.past(None, None, 9))
+    replay.look_at_calls(call for _, call in world.store.passed(None, None, 9))
+    assert (replay.looked_at, replay.calls) == (1, 0)
 
 
 def test_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

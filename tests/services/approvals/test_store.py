@@ -120,3 +120,31 @@ def test_nothing_on_the_way_of_an_approval_goes_through_a_table_that_grows() -> 
     for sql in read:
         for *_, plan in world.db.execute(f"EXPLAIN QUERY PLAN {sql}"):
             assert not (plan.startswith("SCAN ") and plan.split()[1] in GROW and " USING " not in plan), sql
+
+
+def test_the_tables_of_an_earlier_version_are_carried_over(tmp_path: Path) -> None:
+    """What was kept comes along, and what guards it."""
+    world = World()
+    for number in range(3):
+        world.ask(f"a{number}")
+    world.decide("a1")
+    path = tmp_path / "approvals.sqlite"
+    old = open_store(path, MIGRATIONS[:6], durable=True)
+    rows = world.db.execute("SELECT n, id, state, created_at, record FROM approvals").fetchall()
+    old.executemany("INSERT INTO approvals VALUES (?, ?, 'uid', 'toolu', ?, ?, ?)", rows)
+    inputs = world.db.execute("SELECT approval, json FROM inputs").fetchall()
+    old.executemany("INSERT INTO inputs VALUES (?, ?)", inputs)
+    old.close()
+    connection = open_store(path, MIGRATIONS, durable=True)
+    store = Store(connection, Seal([KEY]))
+    assert [a.id for a in store.pending()] == ["a0", "a2"]
+    assert [store.find(f"a{number}") for number in range(3)] == [
+        world.store.find(f"a{number}") for number in range(3)
+    ]
+    assert [n for n, _ in store.past(None, None, 9)] == [3, 2, 1]
+    for sql in ("DELETE FROM approvals", "UPDATE approvals SET state = 'denied' WHERE id = 'a1'"):
+        with pytest.raises(sqlite3.IntegrityError):
+            connection.execute(sql)
+    shape = "SELECT name, sql FROM sqlite_master WHERE tbl_name = 'approvals' ORDER BY name"
+    assert connection.execute(shape).fetchall() == world.db.execute(shape).fetchall()
+    connection.close()
