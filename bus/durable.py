@@ -198,9 +198,13 @@ class Mailbox:
         found = self._db.execute("SELECT 1 FROM inbox WHERE producer = ? AND id = ?", (producer, fact_id))
         return found.fetchone() is not None
 
-    def keep(self, producer: str, fact_id: str, now: datetime) -> None:
-        self._db.execute("INSERT OR IGNORE INTO inbox VALUES (?, ?, ?)", (fact_id, producer, now.isoformat()))
+    def keep(self, producer: str, fact_id: str, now: datetime) -> bool:
+        """Whether this is the first time: else the fact was dealt with, and may have no second effect."""
+        row = (fact_id, producer, now.isoformat())
+        if not self._db.execute("INSERT OR IGNORE INTO inbox VALUES (?, ?, ?)", row).rowcount:
+            return False
         self._kept_last[producer] = fact_id
+        return True
 
     def refuse(self, producer: str, refused: m.Refused, now: datetime) -> None:
         """Deal with a fact by refusing it, for good: it is answered the same whenever it comes again."""

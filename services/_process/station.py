@@ -304,31 +304,31 @@ class Station:
                     self.mailbox.refuse(producer, bad, self.context.now())
                 self._acknowledge(producer, bad.id, bad)
             return
-        now = self.context.now()
-        if self.mailbox.kept(producer, fact.id):
-            self._acknowledge(producer, fact.id, self.mailbox.refusal(producer, fact.id))
-            return
         if not self.mailbox.in_order(producer, fact):
             self._ask_again(producer)
             return
-        refused: m.Refused | None = None
+        now = self.context.now()
         effects: list[Effect] = []
-        try:
-            handler = self._facts.get(fact.type)
-            if handler is None:
-                raise PeerError("bad_request", f"{self.context.service} takes no fact {fact.type!r}")
-            effects = list(handler(fact, codec.decode_data(fact), now))
-        except (PeerError, RefusedError) as error:
-            refused = m.Refused(id=fact.id, code=error.code, message=error.message)
-            self.context.errors.labels(code=error.code).inc()
         with self._transaction():
-            if refused is None:
-                self.mailbox.keep(producer, fact.id, now)
+            if self.mailbox.keep(producer, fact.id, now):
+                refused = None
+                try:
+                    effects = self._taken(fact, now)
+                except (PeerError, RefusedError) as error:
+                    refused = m.Refused(id=fact.id, code=error.code, message=error.message)
+                    self.mailbox.refuse(producer, refused, now)
+                    self.context.errors.labels(code=error.code).inc()
+                self._write(effects)
             else:
-                self.mailbox.refuse(producer, refused, now)
-            self._write(effects)
+                refused = self.mailbox.refusal(producer, fact.id)
         self._acknowledge(producer, fact.id, refused)
         self._say(effects)
+
+    def _taken(self, fact: m.Fact, now: datetime) -> list[Effect]:
+        handler = self._facts.get(fact.type)
+        if handler is None:
+            raise PeerError("bad_request", f"{self.context.service} takes no fact {fact.type!r}")
+        return list(handler(fact, codec.decode_data(fact), now))
 
     def _acknowledge(self, producer: str, fact_id: str, refused: m.Refused | None) -> None:
         self._to_acknowledge.setdefault(producer, []).append((fact_id, refused))

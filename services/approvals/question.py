@@ -42,12 +42,18 @@ class Examined:
     call: Call
     view: reading.View
     summary: str
+    input_sha256: str
 
 
 def examine(uid: str, q: m.Question, place: Place) -> Examined:
     """Read and assess a checked question's call: one to three milliseconds, for a shell command."""
     parsed, call = assessed(q, uid, q.input_json, place)
-    return Examined(call, reading.view(q.input_json, parsed), reading.summary(q.kind, q.tool, parsed))
+    return Examined(
+        call,
+        reading.view(q.input_json, parsed),
+        reading.summary(q.kind, q.tool, parsed),
+        reading.sha256(q.input_json),
+    )
 
 
 def open_approval(
@@ -68,7 +74,7 @@ def open_approval(
         tool_use_id=q.tool_use_id,
         agent_id=q.agent_id,
         input_json=q.input_json,
-        input_sha256=reading.sha256(q.input_json),
+        input_sha256=examined.input_sha256,
         input_partial=examined.view.partial,
         summary=examined.summary,
         description=q.description,

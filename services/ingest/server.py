@@ -52,7 +52,7 @@ class Decides(Protocol):
 
 
 class Connection:
-    """One accepted connection. ``send`` never waits: a task writes as long as there is something."""
+    """One accepted connection. ``send`` never waits: `write` does, a task for as long as it stands."""
 
     def __init__(
         self,
@@ -75,25 +75,25 @@ class Connection:
         self._cut = cut
         self._waiting: deque[bytes | str] = deque()
         self._size = 0
-        self._writing = False
+        self._wake = trio.lowlevel.ParkingLot()
         self._goodbye: tuple[int, str] | None = None
-        self._written = trio.Event()
+        self._written = trio.Event()  # the goodbye is, or nothing can be any more
 
     def send(self, data: bytes | str) -> None:
-        if self._goodbye is not None:
+        if self._goodbye is not None or self._written.is_set():
             return
         self._waiting.append(data)
         self._size += len(data)
         if self._size > MAX_WAITING_BYTES:
             self._waiting.clear()
             self.close(1013, "reads too slowly")
-        self._start()
+        self._wake.unpark_all()
 
     def close(self, code: int, reason: str) -> None:
         """Hang up after what was sent, or without a word on who does not take that within `INSIST_S`."""
         if self._goodbye is None:
             self._goodbye = (code, reason)
-            self._start()
+            self._wake.unpark_all()
             self._nursery.start_soon(self._insist)
 
     async def _insist(self) -> None:
@@ -102,31 +102,27 @@ class Connection:
             return
         self._cut()
 
-    def _start(self) -> None:
-        if not self._writing:
-            self._writing = True
-            self._written = trio.Event()
-            self._nursery.start_soon(self._write)
-
-    async def _write(self) -> None:
+    async def write(self) -> None:
+        """What was sent, until the goodbye is through or there is nobody to write to."""
         try:
-            while self._waiting:
+            while self._waiting or self._goodbye is None:
+                if not self._waiting:
+                    await self._wake.park()
+                    continue
                 data = self._waiting.popleft()
                 self._size -= len(data)
                 await self._socket.send_message(data)
-            if self._goodbye is not None:
-                code, reason = self._goodbye
-                with trio.move_on_after(GOODBYE_S):
-                    await self._socket.aclose(code, reason.encode()[:120].decode("utf-8", "ignore"))
+            code, reason = self._goodbye
+            with trio.move_on_after(GOODBYE_S):
+                await self._socket.aclose(code, reason.encode()[:120].decode("utf-8", "ignore"))
         except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
             self._waiting.clear()
         finally:
-            self._writing = False
             self._written.set()
 
     async def said_goodbye(self) -> None:
         """Wait until the goodbye is through, if there is one."""
-        if self._goodbye is not None and self._writing:
+        if self._goodbye is not None:
             with trio.move_on_after(GOODBYE_S):
                 await self._written.wait()
 
@@ -237,16 +233,19 @@ class Server:
         )
         self.connections[connection.number] = connection
         read = self._read_bridge if bridge else self._read_agent
-        try:
-            self._shell.opened(name, connection)
-            with scope:
-                await read(connection, socket)
-        except ConnectionClosed:
-            pass
-        finally:
-            del self.connections[connection.number]
-            self._shell.closed(connection)
-        await connection.said_goodbye()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.write)
+            try:
+                self._shell.opened(name, connection)
+                with scope:
+                    await read(connection, socket)
+            except ConnectionClosed:
+                pass
+            finally:
+                del self.connections[connection.number]
+                self._shell.closed(connection)
+            await connection.said_goodbye()
+            nursery.cancel_scope.cancel()
 
     async def _read_bridge(self, connection: Connection, socket: WebSocketConnection) -> None:
         heard, decode = self._shell.heard, bw.decode_from_bridge
