@@ -147,6 +147,7 @@ def test_what_waits_for_an_agent_that_reads_nothing_is_bounded(monkeypatch: pyte
             socket = cast(WebSocketConnection, stuck)
             cut = trio.Event()
             connection = server.Connection(1, "one", socket, nursery, bridge=True, cut=cut.set)
+            nursery.start_soon(connection.write)
             for _ in range(100):
                 connection.send(b"x" * 300)
                 await trio.testing.wait_all_tasks_blocked()
