@@ -77,8 +77,11 @@ class Policing:
     def judge(self, j: m.JudgeTool, now: datetime) -> list[Effect]:
         """May this tool run? Raises `RefusedError` for a call that can be nobody's."""
         known = self.find(approval_id(j.uid or "", j.process, j.request_id))
-        if known is not None and known.state is not State.PENDING:
-            return [say.answer(known, now)]
+        if known is not None:
+            if reading.sha256(j.input_json) != known.input_sha256:
+                raise RefusedError("bad_request", f"{known.id} was asked before with another input")
+            pending = known.state is State.PENDING
+            return [_verdict(j, "ask", "a person is being asked") if pending else say.answer(known, now)]
         q = m.Question(
             approval=approval_id(j.uid or "", j.process, j.request_id),
             session=j.session,

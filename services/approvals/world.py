@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import resource
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ MAX_TREE_BYTES = (
 )  # shfmt writes about 300 bytes for each sign of dense code, more where it is deep
 DEADLINE_S = 1.0  # 2 ms is usual; hostile nesting takes shfmt minutes, and the gate waits meanwhile
 LOADED = 4  # times the seconds of the processor: what else runs takes its share
+PATH_MAX = 4096  # Linux's: no program opens a longer one as it is written
 REMEMBERED = 16  # texts: one is asked about by a hook, then by the agent, and again when it is decided
 REMEMBERED_CHARS = 1000  # of each; a tree takes some thousand times as much memory
 
@@ -50,7 +52,19 @@ def sight(shfmt: str | None = None, deadline_s: float = DEADLINE_S, limit_s: flo
         return tree
 
     remembered: dict[str, Tree] = {}
-    return Sight(parse, os.path.realpath, os.path.lexists, str(Path("~").expanduser()), spent, limit_s)
+    return Sight(parse, resolve, os.path.lexists, str(Path("~").expanduser()), spent, limit_s)
+
+
+def resolve(path: str) -> str:
+    """Where it leads, whatever an agent has written: a NUL leads nowhere, and what is too long for the kernel
+    leads somewhere only if a program shortens it first.
+    """
+    if len(path) > PATH_MAX:
+        path = posixpath.normpath(path)
+    try:
+        return path if len(path) > PATH_MAX else os.path.realpath(path)
+    except ValueError:
+        return path
 
 
 def spent() -> float:

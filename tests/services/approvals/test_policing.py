@@ -72,6 +72,21 @@ def test_a_denied_call_is_decided_once_and_answered_again() -> None:
     assert world.gate.count == 0
 
 
+def test_a_call_under_the_id_of_a_question_is_never_a_second_approval() -> None:
+    """An agent makes its own ids, and may use one twice: that ended the gate, or answered for other input."""
+    world = World(sight=SIGHT)
+    world.ask(DENIED, PUSH)
+    world.adopt(policy(NO_PUSH, {"decision": "ask", "command": "make"}))
+    world.ask(approval_id(UID, 1, "h2"))
+    assert world.approval(DENIED).state is State.DENIED
+    assert [type(e) for e in world.judge("h1", PUSH)] == [Post], "what was decided is said again"
+    assert verdict(world, "h2") == "ask", "it waits for a person already"
+    for other in ("h1", "h2"):
+        with pytest.raises(RefusedError, match="another input"):
+            world.judge(other, '{"command":"git push -f"}')
+    assert len(world.audited("request")) == 2
+
+
 def test_a_rule_that_asks_makes_the_agent_ask() -> None:
     world = World(sight=SIGHT, rules=policy({"decision": "ask", "tool": "Read"}, auto_approve=("Read",)))
     assert verdict(world, input_json='{"file_path":"a"}', tool="Read") == "ask"

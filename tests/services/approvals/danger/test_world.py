@@ -12,7 +12,8 @@ import pytest
 from services.approvals.danger import assess
 from services.approvals.danger.sight import Unparsed
 from services.approvals.reading import parse
-from services.approvals.world import MAX_TEXT_BYTES, find_shfmt, sight
+from services.approvals.world import MAX_TEXT_BYTES, PATH_MAX, find_shfmt, resolve, sight
+from tests.services.approvals.support import World
 
 
 def level(tool: str, cwd: Path, home: Path, **value: Any) -> str:
@@ -146,3 +147,39 @@ def test_what_a_search_is_told_to_look_into(place: tuple[Path, Path]) -> None:
     ):
         assert level("Grep", project, home, pattern="KEY", glob=glob) == expected, glob
     assert level("Read", project, home, file_path=["a.py"]) == "critical"
+
+
+NUL = "a\0b"
+
+
+@pytest.mark.parametrize(
+    ("tool", "value", "cwd"),
+    [
+        ("Read", {"file_path": f"/etc/{NUL}"}, "/work/app"),
+        ("Write", {"file_path": NUL}, "/work/app"),
+        ("Grep", {"path": NUL, "glob": NUL}, "/work/app"),
+        ("Glob", {"pattern": f"/{NUL}/*"}, "/work/app"),
+        ("Bash", {"command": f"cat {NUL} > /{NUL}; cd {NUL}"}, "/work/app"),
+        ("mcp__x__y", {"path": NUL, NUL: [NUL]}, "/work/app"),
+        ("Bash", {"command": "make"}, f"/work/{NUL}"),
+    ],
+)
+def test_a_path_that_no_kernel_takes_does_not_stop_the_gate(
+    tool: str, value: dict[str, Any], cwd: str
+) -> None:
+    """Its question would come again, and stop it again."""
+    world = World(sight=sight())
+    world.judge("h1", json.dumps(value), tool=tool, cwd=cwd)
+    world.ask("a1", json.dumps(value), tool=tool, cwd=cwd)
+    world.decide("a1")
+    assert world.answers("a1")[0].decision == "approved"
+
+
+def test_a_path_is_followed_as_far_as_a_program_could(place: tuple[Path, Path]) -> None:
+    project, home = place
+    (project / "link").symlink_to(home)
+    detour = "x/../" * PATH_MAX
+    assert resolve(f"{project}/{detour}link/key") == str((home / "key").resolve()), "shortened, it is one"
+    far = "/a" * 2_000_000  # the kernel refuses it; to look at each part of it would take a day
+    assert resolve(far) == far
+    assert resolve("/\ud800") == "/\ud800"
