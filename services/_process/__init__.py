@@ -1,6 +1,7 @@
 """The process shell that all services share: what is around a service's own core and shell.
 
-config, config_rules   the configuration, and what a value may be
+config_keys            the configuration: sections, keys, defaults
+config, config_rules   how it is read; what a value may be
 home, ports            the directory where everything lies; which port a listener gets
 logs, redact           JSON lines without secrets
 output                 where they go without waiting: a file, or supervisord

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bus.client import BusAddress, MqttBus
 from bus.errors import BusDownError
-from services._process.config import Config
+from services._process.config_keys import Config
 from services._process.errors import ConfigError, HomeError, WorldError
 from services._process.home import Home
 from services._process.logs import Log

@@ -9,7 +9,7 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry, Counter
 
 from bus.api import Bus
-from services._process.config import Config
+from services._process.config_keys import Config
 from services._process.home import Home
 from services._process.logs import Log
 from services._process.output import Output

@@ -28,7 +28,7 @@ from bus.base import BusBase
 from bus.errors import ERROR_CODES
 from bus.topics import Topic
 from services import version
-from services._process.config import Config, is_loopback
+from services._process.config_keys import Config, is_loopback
 from services._process.errors import WorldError
 from services._process.home import Home
 from services._process.ports import metrics_port_for

@@ -25,7 +25,7 @@ import msgspec
 import psutil
 
 from services import SERVICES
-from services._process.config import MAX_METRICS_PORTS, Config, configured_ports
+from services._process.config_keys import MAX_METRICS_PORTS, Config, configured_ports
 from services._process.errors import PortTakenError, WorldError
 from services._process.home import Home
 

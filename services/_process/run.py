@@ -37,7 +37,8 @@ from bus import messages as m
 from bus import topics as t
 from bus.client import MqttBus
 from bus.errors import BusDownError
-from services._process.config import Config, load_config, user_home
+from services._process.config import load_config, user_home
+from services._process.config_keys import Config
 from services._process.connect import GRACE_S, ConnectionLog, connect_service
 from services._process.context import Context
 from services._process.errors import ConfigError, LockHeldError, WorldError
@@ -106,6 +107,8 @@ def _run(name: str, serve: Serve, environ: Mapping[str, str]) -> int:
         config = load_config(environ)
         home = Home(config.node.home)
         log = log or open_log(home.logs, name)
+        for sentence in config.unread:
+            log.warning("variable not read", reason=sentence)
         tell_seldom("trio.serve_listeners")  # ten times a second when no file can be opened
         with hold_lock(home, name):
             trio.run(_Process(name, config, home, log, parent, output).main, serve)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from services._process.config import Config, Device, load_config, user_home
+from services._process.config import load_config, user_home
+from services._process.config_keys import Config, Device
 from services._process.errors import ConfigError
 from services.approvals.model import Approver, GoodPolicy
 from services.approvals.policy import compile_rules

@@ -34,7 +34,7 @@ from bus.client import MqttBus
 from bus.errors import BusDownError, PeerError, RefusedError
 from bus.requests import TIMEOUT_S, Requester
 from bus.topics import Topic
-from services._process.config import Config
+from services._process.config_keys import Config
 from services._process.connect import bus_address
 from services._process.home import Home
 

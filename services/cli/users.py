@@ -10,7 +10,7 @@ from rich.text import Text
 
 from bus import messages as m
 from bus import topics as t
-from services._process.config import Config
+from services._process.config_keys import Config
 from services.cli import view
 from services.cli.line import World, connected
 from services.cli.out import say, say_json

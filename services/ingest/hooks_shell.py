@@ -17,7 +17,8 @@ from bus.effects import Do, Effect
 from bus.errors import BusDownError, RefusedError
 from bus.requests import Requester
 from services._process import hook_settings
-from services._process.config import is_loopback, user_home
+from services._process.config import user_home
+from services._process.config_keys import is_loopback
 from services._process.context import Context
 from services._process.ports import port_for
 from services.ingest import hook_wire, presence

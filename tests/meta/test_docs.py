@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from bus import topics as t
-from services._process.config import SECTIONS, Device
+from services._process.config_keys import SECTIONS, Device
 from services.cli import parser
 from services.cli.line import UsageError
 from tests.meta.sources import ROOT, parsed, sources, texts

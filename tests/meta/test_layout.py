@@ -11,7 +11,7 @@ import pytest
 
 from bus import topics as t
 from services import SERVICES
-from services._process.config import MAX_METRICS_PORTS
+from services._process.config_keys import MAX_METRICS_PORTS
 from services._process.output import ON_STDOUT
 from tests.meta.sources import ROOT, parsed, sources, texts
 from tests.support.supervisord import environment_of, supervisord_conf

@@ -20,7 +20,7 @@ from bus.base import BusBase
 from bus.errors import RefusedError
 from bus.memory import MemoryBroker
 from services import SERVICES
-from services._process.config import Config
+from services._process.config_keys import Config
 from services._process.home import Home
 from services.cli.__main__ import run
 

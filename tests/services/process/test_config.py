@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services._process.config import SECTIONS, Config, default_home, host_slug, load_config
+from services._process.config import TO_THE_BUS, default_home, host_slug, load_config
+from services._process.config_keys import SECTIONS, Config
 from services._process.errors import ConfigError
 
 CONTRACT = {
@@ -122,8 +123,35 @@ def test_the_home_moves_the_ledger_with_it(environ: dict[str, str]) -> None:
 
 
 def test_other_peoples_variables_are_left_alone(environ: dict[str, str]) -> None:
-    foreign = ("NODE", "SESSION", "TEST_CACHE", "SCRIPTED_X", "BUSINESS", "NODES_NAME")
-    load_config({**environ, **{f"POINTSMAN_{name}": "?" for name in foreign}})
+    foreign = (
+        "NODE",
+        "SESSION",
+        "SESSION_UID",
+        "TEST_CACHE",
+        "SCRIPTED_X",
+        "BUSINESS",
+        "APPROVE_ALL",
+        "BUSS",
+    )
+    config = load_config({**environ, **{f"POINTSMAN_{name}": "?" for name in foreign}})
+    assert (config.given, config.unread) == (frozenset(), ())
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("POINTSMAN_APROVALS_TIMEOUT_S", "POINTSMAN_APPROVALS_TIMEOUT_S"),
+        ("POINTSMAN_BSU_PORT", "POINTSMAN_BUS_PORT"),
+        ("POINTSMAN_SESSION_KEEP_ENDED_S", "POINTSMAN_SESSIONS_KEEP_ENDED_S"),
+    ],
+)
+def test_a_misspelt_section_in_a_variable_is_told_and_nothing_else(
+    environ: dict[str, str], variable: str, meant: str
+) -> None:
+    config = load_config({**environ, variable: "hunter2"})
+    section = variable.split("_")[1].lower()
+    assert config.unread == (f"{variable}: there is no section {section!r}; did you mean {meant}?",)
+    assert config == msgspec.structs.replace(load_config(environ), unread=config.unread)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +235,27 @@ def test_two_homes_are_a_mistake(environ: dict[str, str]) -> None:
 def test_all_mistakes_are_told_at_once(environ: dict[str, str]) -> None:
     write(environ, "[bus]\nport = 0\nroot = 1\n[nope]\n")
     assert len(mistake({**environ, "POINTSMAN_NODE_NAME": "?"}).splitlines()) == 4
+
+
+def test_mistakes_outside_of_what_is_needed_pass_and_are_told(environ: dict[str, str]) -> None:
+    write(
+        environ,
+        "[bus]\nport = 1885\n[approvals]\ntimeoutt = 5\ntimeout_s = -1\n[ledgr]\n[ingest]\nport = 1885\n",
+    )
+    config = load_config(environ, needed=TO_THE_BUS)
+    about = ("approvals.timeoutt = 5", "approvals.timeout_s = -1", "[ledgr]", "ingest.port = 1885")
+    assert [said for said, key in zip(config.mistakes, about, strict=True) if not said.startswith(key)] == []
+    assert (config.bus.port, config.approvals.timeout_s) == (1885, 60)
+    assert mistake(environ).splitlines() == list(config.mistakes)
+
+
+@pytest.mark.parametrize(
+    "toml", ["[bus]\nprot = 1", "[buss]\nport = 1", "[nod]", '[bus]\nhost = "0.0.0.0"', "bus = 3", "[bus\n"]
+)
+def test_mistakes_in_what_is_needed_do_not_pass(environ: dict[str, str], toml: str) -> None:
+    write(environ, f"{toml}\n")
+    with pytest.raises(ConfigError):
+        load_config(environ, needed=TO_THE_BUS)
 
 
 def test_a_file_that_cannot_be_read_says_so(environ: dict[str, str]) -> None:

@@ -214,6 +214,18 @@ def test_a_half_edited_file_ends_with_2_and_says_where(start: Start, home: Home,
     assert not home.path.exists()
 
 
+def test_a_misspelt_variable_is_told(start: Start, home: Home) -> None:
+    toy = start(env={"POINTSMAN_APROVALS_TIMEOUT_S": "5"})
+    toy.terminate()
+    _, err = toy.communicate(timeout=DEADLINE_S)
+    said = (
+        "POINTSMAN_APROVALS_TIMEOUT_S: there is no section 'aprovals'; "
+        "did you mean POINTSMAN_APPROVALS_TIMEOUT_S?"
+    )
+    assert f"variable not read (reason={said})" in err
+    assert [line["reason"] for line in log_lines(home) if line["event"] == "variable not read"] == [said]
+
+
 def test_a_home_open_to_others_ends_with_2(start: Start, home: Home) -> None:
     home.path.mkdir()
     home.path.chmod(0o777)
