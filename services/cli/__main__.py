@@ -17,7 +17,7 @@ import trio
 
 from bus.address import RefusedByBrokerError
 from bus.errors import BusDownError, RefusedError
-from services._process.config import load_config
+from services._process.config import TO_THE_BUS, load_config
 from services._process.errors import ConfigError, WorldError
 from services._process.home import Home
 from services.cli import parser
@@ -84,7 +84,10 @@ async def run(
         sys.stdout.write(parser.OVERVIEW)
         return DONE
     try:
-        config = load_config(environ)
+        config = load_config(environ, needed=TO_THE_BUS)
+        if config.mistakes:
+            mistakes = clean("\n".join(config.mistakes))
+            complain(f"pointsman: no service would start with this configuration:\n{mistakes}")
         world = World(config, Home(config.node.home), dict(environ), connect, json=args.json, now=now)
         code: int = await args.run(world, args)
     except BaseException as error:  # told if it is known, raised if not

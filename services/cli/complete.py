@@ -9,7 +9,7 @@ import trio
 
 from bus import messages as m
 from bus import topics as t
-from services._process.config import load_config
+from services._process.config import TO_THE_BUS, load_config
 from services._process.home import Home
 from services.cli import view
 from services.cli.line import Line, World, connect_user, connected
@@ -42,7 +42,7 @@ async def _approvals(line: Line) -> list[str]:
 def _ask(question: Callable[[Line], Awaitable[list[str]]]) -> list[str]:
     async def main() -> list[str]:
         with trio.move_on_after(PATIENCE_S):
-            config = load_config(os.environ)
+            config = load_config(os.environ, needed=TO_THE_BUS)
             world = World(config, Home(config.node.home), dict(os.environ), connect_user)
             async with connected(world) as line:
                 return await question(line)

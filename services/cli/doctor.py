@@ -51,6 +51,7 @@ async def doctor(world: World, _args: Namespace) -> int:
     seen = as_started(world, services)
     checks = [
         *_programs(seen or world, started=seen is not None),
+        *_configuration(world, seen or world),
         *_home(world),
         *_ports(world),
         *([down] if down else []),
@@ -177,6 +178,19 @@ def _first_line(argv: list[str]) -> str:
         return f"(does not run: {error})"
     lines = (done.stdout or done.stderr).strip().splitlines()
     return one_line(lines[0], 200) if lines else f"(no answer, exit code {done.returncode})"
+
+
+def _configuration(world: World, seen: World) -> Iterator[Check]:
+    """The file as it is now, and the variables of those who read them: ``seen``."""
+    config = world.config
+    if config.mistakes:
+        mend = "mend it: no service starts with it, and `pointsman policy reload` refuses it"
+        yield Check("configuration", "missing", "; ".join(config.mistakes), mend)
+    else:
+        yield Check("configuration", "ok", str(config.file or "no file: every key has its default"))
+    for sentence in seen.config.unread:
+        mend = "set the other one and start Pointsman anew, or leave it, if it is somebody else's"
+        yield Check("environment", "warn", f"not read: {sentence}", mend)
 
 
 def _home(world: World) -> Iterator[Check]:

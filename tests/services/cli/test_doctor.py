@@ -31,17 +31,21 @@ def claude(folder: Path) -> str:
     return f"{folder}:/usr/bin:/bin"
 
 
+def beat(pid: int) -> m.ServiceHealth:
+    """The controller's."""
+    return m.ServiceHealth(
+        service="tmux", pid=pid, rss_bytes=1, cpu_percent=0.0, loop_lag_ms=0.0, uptime_s=1.0,
+        queue_depth=0, errors_total=0, at=NOW,
+    )  # fmt: skip
+
+
 def run(stage: Stage, pid: int) -> dict[str, str]:
     """What doctor says of claude, while this process is the tmux controller."""
     told: dict[str, str] = {}
 
     async def body(stage: Stage) -> None:
         stage.services()
-        beat = m.ServiceHealth(
-            service="tmux", pid=pid, rss_bytes=1, cpu_percent=0.0, loop_lag_ms=0.0, uptime_s=1.0,
-            queue_depth=0, errors_total=0, at=NOW,
-        )  # fmt: skip
-        stage.say(t.SERVICE_HEALTH, beat, self="tmux")
+        stage.say(t.SERVICE_HEALTH, beat(pid), self="tmux")
         checks = (await stage.pointsman("doctor", "--json")).json["checks"]
         assert {check["status"] for check in checks if check["name"].startswith("services.")} == {"ok"}
         [found] = [check for check in checks if check["name"] == "claude"]
@@ -74,6 +78,27 @@ def test_the_configuration_is_that_of_the_services(stage: Stage, tmp_path: Path)
     there = {**stage.environ, "POINTSMAN_AGENT_CLAUDE": str(tmp_path / "theirs" / "claude")}
     with controller(there) as pid:
         assert run(stage, pid)["status"] == "ok"
+
+
+def test_the_configuration_and_the_variables_that_nobody_reads(stage: Stage, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[ledger]\nbudgett = 5\n")
+    there = {**stage.environ, "POINTSMAN_WATCHDGO_IDLE_S": "5"}
+    stage.environ["POINTSMAN_CONFIG"] = str(config)
+
+    async def body(stage: Stage) -> None:
+        stage.services()
+        stage.say(t.SERVICE_HEALTH, beat(pid), self="tmux")
+        result = await stage.pointsman("doctor", "--json")
+        found = {check["name"]: (check["status"], check["found"]) for check in result.json["checks"]}
+        assert result.code == 1
+        assert found["configuration"][0] == "missing"
+        assert found["configuration"][1].startswith("ledger.budgett = 5 in ")
+        assert found["environment"][0] == "warn"
+        assert found["environment"][1].startswith("not read: POINTSMAN_WATCHDGO_IDLE_S: ")
+
+    with controller(there) as pid:
+        play(stage, body)
 
 
 def test_a_controller_on_another_machine(stage: Stage, tmp_path: Path) -> None:

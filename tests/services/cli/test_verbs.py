@@ -876,6 +876,20 @@ def test_a_bad_configuration(stage: Stage) -> None:
     play(stage, body)
 
 
+def test_a_configuration_that_only_services_refuse(stage: Stage) -> None:
+    """Somebody edits it while approvals wait: the bus is where it was."""
+
+    async def body(stage: Stage) -> None:
+        stage.environ["POINTSMAN_CONFIG"] = str(stage.folder / "config.toml")
+        (stage.folder / "config.toml").write_text("[approvals]\ntimeoutt_s = 5\n")
+        stage.sessions(state())
+        result = await stage.pointsman("ls", "--json")
+        assert (result.code, [found["session"] for found in result.json]) == (0, ["demo"])
+        assert "no service would start with this configuration:\napprovals.timeoutt_s = 5" in result.err
+
+    play(stage, body)
+
+
 @pytest.mark.parametrize(
     "argv",
     [["nonsense"], ["new"], ["approve", "a", "--nonsense"], ["watch", "--count", "0"], ["completion", "sh"]],
