@@ -22,7 +22,11 @@ class HomeError(ConfigError):
 
 
 class LockHeldError(Exception):
-    """The same service already runs for this home. Exit code 3."""
+    """The same service already runs for this home: as process ``pid``, if that is known. Exit code 3."""
+
+    def __init__(self, text: str, pid: int | None = None) -> None:
+        super().__init__(text)
+        self.pid = pid
 
 
 class PortTakenError(WorldError):

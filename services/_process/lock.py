@@ -20,7 +20,7 @@ POLL_S = 0.05
 def hold_lock(home: Home, service: str, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Hold ``run/<service>.lock``: one process per service and home.
 
-    Raises `LockHeldError`, which names the pid that holds it.
+    Raises `LockHeldError`, which names the process that holds it.
     """
     path = home.run / f"{service}.lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -32,10 +32,11 @@ def hold_lock(home: Home, service: str, *, patience_s: float = PATIENCE_S) -> It
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                    pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
                     raise LockHeldError(
-                        f"{service} already runs for {home.path} (pid {pid}): end that first, "
-                        "or set POINTSMAN_HOME for a second stack"
+                        f"{service} already runs for {home.path} (pid {pid or 'unknown'}): end that first, "
+                        "or set POINTSMAN_HOME for a second stack",
+                        int(pid) if pid.isdecimal() else None,
                     ) from None
                 time.sleep(POLL_S)
         os.ftruncate(handle, 0)

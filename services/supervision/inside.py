@@ -1,22 +1,28 @@
 """What supervisord loads of ours (``result_handler=`` in supervisord.conf) while it reads its configuration.
 
 Loading it says where the logs go (`logfiles`): that is known by now to a stack, by its POINTSMAN_HOME or
-configuration, and cannot stand in a supervisord.conf that two of them share. A configuration that no service
-could start with ends supervisord, before it starts any: the mistake is told once.
+configuration, and cannot stand in a supervisord.conf that two of them share. Where no service could start,
+supervisord ends before it starts any, and tells why once: over a mistake in the configuration, or because
+another supervisord runs them for this home.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+
+import psutil
 
 from services._process.config import load_config
-from services._process.errors import ConfigError, HomeError
+from services._process.errors import ConfigError, HomeError, LockHeldError
 from services._process.home import Home
+from services._process.lock import hold_lock
 from services.supervision import logfiles
 from services.supervision.handler import Handler
 
-EXIT_CONFIG = 2  # as the services' own
+EXIT_CONFIG, EXIT_LOCKED = 2, 3  # as the services' own
+FIRST = "broker"  # the service that every stack starts first
 
 
 def _home() -> Home:
@@ -26,11 +32,37 @@ def _home() -> Home:
     return home
 
 
+def _check_unserved(home: Home) -> None:
+    """Raises `LockHeldError` where another supervisord runs the services of this home. One that is ending is
+    waited for. What a person started by hand is left to the service itself.
+    """
+    try:
+        with hold_lock(home, FIRST):
+            return
+    except LockHeldError as held:
+        other = _supervisor_of(held.pid)
+    if other is not None:
+        raise LockHeldError(
+            f"Pointsman already runs for {home.path}, by another supervisord (pid {other}): end that first "
+            f"(Ctrl-C in its terminal, or `kill {other}`), or set POINTSMAN_HOME for a second stack"
+        )
+
+
+def _supervisor_of(pid: int | None) -> int | None:
+    """The supervisord that started this process; None if none did, or that cannot be seen."""
+    with suppress(psutil.Error):
+        if pid is not None and "SUPERVISOR_ENABLED" in psutil.Process(pid).environ():
+            return psutil.Process(pid).ppid()
+    return None
+
+
 try:
-    logfiles.install(_home())
-except ConfigError as error:
+    _own = _home()
+    _check_unserved(_own)
+except (ConfigError, LockHeldError) as error:
     for line in str(error).splitlines():
         sys.stderr.write(f"supervisord: {line}\n")
-    sys.exit(EXIT_CONFIG)
+    sys.exit(EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_LOCKED)
 
+logfiles.install(_own)
 handle = Handler()

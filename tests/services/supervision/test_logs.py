@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,6 +158,41 @@ def test_a_supervisord_that_stands_still_or_has_no_room_costs_lines_and_nothing_
     assert site.supervisord.process.poll() is None
     assert service.is_running(), "the same process"
     assert "Traceback" not in site.supervisord.said()
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from services._process.home import Home
+from services._process.lock import hold_lock
+with hold_lock(Home(Path(sys.argv[1])), "broker"):
+    print("holds", flush=True)
+    input()
+"""
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_second_supervisord_for_the_same_home_ends(tmp_path: Path, by_hand: bool) -> None:
+    """Unless the broker alone runs already, started by hand: then there are services to start."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "POINTSMAN_HOME": str(tmp_path / "home")}
+    supervised = {**environ, **({} if by_hand else {"SUPERVISOR_ENABLED": "1"})}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, environ["POINTSMAN_HOME"]],
+        env=supervised, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "holds\n"
+        conf = our_conf(tmp_path, {"ledger": "/bin/cat"})
+        with Supervisord(conf, environ, tmp_path / "out") as second:
+            if by_hand:
+                eventually(lambda: "spawned: 'ledger'" in second.said(), "it starts what does not run")
+            else:
+                assert second.process.wait(60) == 3
+                (said,) = second.said().splitlines()
+                served = f"runs for {tmp_path / 'home'}, by another supervisord (pid {os.getpid()})"
+                assert served in said
+        holder.kill()
 
 
 @pytest.mark.parametrize(
