@@ -240,10 +240,11 @@ HEALTH = Board(
         Panel("bars", "Bridges by version", "A bridge lives as long as its agent, also over an update.", "none",
               [_q("count by (version) (pointsman_bridge_info{})", "{{version}}")], (), 8, 7),
         Panel("time", "Supervision", "Between supervisord and the watchdog, in the hour before each point: what "
-              "was not answered in time, refused, or went wrong.", "none",
+              "was not answered in time, refused, or went wrong, and lines of logs that were lost.", "none",
               [_q("increase(pointsman_supervision_unanswered_total{}[1h])", "unanswered"),
                _q("increase(pointsman_supervision_refused_total{}[1h])", "refused"),
-               _q("increase(pointsman_supervision_faults_total{}[1h])", "went wrong")], (), 8, 7),
+               _q("increase(pointsman_supervision_faults_total{}[1h])", "went wrong"),
+               _q("increase(pointsman_supervision_lines_lost_total{}[1h])", "lines lost")], (), 8, 7),
     ),
 )  # fmt: skip
 

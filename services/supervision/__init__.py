@@ -27,10 +27,10 @@ The words are JSON objects. From the watchdog: ``{}`` ("I live", to each ``proce
 | ``restarted``: name, ``reason`` | it was the watchdog itself that hung, as its successor is told |
 
 ``figures`` are counts since supervisord's start: ``events`` that the listener took, by type, ``restarts``
-that were carried out, those ``refused``, ``processes`` still ``unanswered`` when the next was due, and
-``faults`` of ours. The watchdog serves them to Prometheus, with what supervisord and the listener use: what
-is counted happens inside supervisord, where no server of ours may run, and the listener itself has no
-configuration that could name a port.
+that were carried out, those ``refused``, ``processes`` still ``unanswered`` when the next was due, ``faults``
+of ours, and ``lines_lost``: of the services' logs, to a full disk. The watchdog serves them to Prometheus, with
+what supervisord and the listener use: what is counted happens inside supervisord, where no server of ours may
+run, and the listener itself has no configuration that could name a port.
 
 A watchdog that leaves five ``processes`` unanswered hangs, and is restarted in the same way.
 """

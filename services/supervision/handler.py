@@ -17,6 +17,8 @@ from supervisor.options import make_namespec
 from supervisor.rpcinterface import SupervisorNamespaceRPCInterface
 from supervisor.xmlrpc import Faults, RPCError
 
+from services.supervision.logfiles import Losses
+
 WATCHDOG = "watchdog"
 TICK_S = events.Tick5Event.period
 HUNG = 5  # ticks without an answer: 25 s
@@ -28,7 +30,8 @@ RESTARTS_S = 600.0
 class Handler:
     """Called by supervisord, in its own loop."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, losses: Losses, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._losses = losses
         self._monotonic = monotonic
         self._interface: Any = None  # from the first tick on
         self._to_start: set[str] = set()  # group:name of what was stopped here, and is to start again
@@ -94,7 +97,8 @@ class Handler:
             shown = ("name", "statename", "pid", "exitstatus")
             everybody = self._interface.getAllProcessInfo()
             processes = [{key: info[key] for key in shown} for info in everybody]
-            self._tell({"processes": processes, "figures": {"events": self._events, **self._counts}})
+            counts = {**self._counts, "lines_lost": self._losses.lines}
+            self._tell({"processes": processes, "figures": {"events": self._events, **counts}})
         elif self._unanswered % limit == 0:
             self._watchdog_hangs(event, f"it did not answer supervisord for {limit * TICK_S} s: it hung")
         self._unanswered += 1

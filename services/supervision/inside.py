@@ -64,5 +64,4 @@ except (ConfigError, LockHeldError) as error:
         sys.stderr.write(f"supervisord: {line}\n")
     sys.exit(EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_LOCKED)
 
-logfiles.install(_own)
-handle = Handler()
+handle = Handler(logfiles.install(_own))

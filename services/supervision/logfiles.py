@@ -7,8 +7,9 @@ for that is extended by what it lacks, and put where supervisord looks for it, a
 * Files are their owner's alone (0600), as every file of the home. (supervisord's umask would be the agents'.)
 * They are rotated between two lines; a line that was cut short, by SIGKILL or a full disk, is ended; a file
   that was moved away or deleted is begun anew, without SIGUSR2 as well.
-* What cannot be written is told once a minute and is lost. supervisord would print a traceback for each line,
-  would close a log for good that it cannot rotate, and would end if its own output lay on the full disk, too.
+* What cannot be written is told once a minute, counted and lost. supervisord would print a traceback for
+  each line, would close a log for good that it cannot rotate, and would end if its own output lay on the full
+  disk, too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,18 +31,43 @@ from services._process.home import Home
 SELDOM_S = 60.0
 
 
-def install(home: Home) -> None:
+def install(home: Home) -> Losses:
     """For every log that is opened from now on."""
-    loggers.RotatingFileHandler = functools.partial(HomeLog, home)
-    loggers.Handler.handleError = _complainer()
+    losses = Losses()
+    loggers.RotatingFileHandler = functools.partial(HomeLog, home, losses)
+    loggers.Handler.handleError = lambda _handler: losses.tell("the terminal")
+    return losses
+
+
+class Losses:
+    """What could not be written. ``lines``: of the services' logs; at most so many, because what waits in
+    memory (8 KiB) is written when there is room again.
+    """
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._told = float("-inf")
+
+    def tell(self, place: str) -> None:
+        """Call it within ``except``."""
+        now = time.monotonic()
+        if now - self._told >= SELDOM_S:
+            self._told = now
+            with suppress(OSError, ValueError):  # nor can this be written
+                error = sys.exc_info()[1]
+                sys.stderr.write(f"supervisord: {place} cannot be written: {error}; lines are lost\n")
 
 
 class HomeLog(loggers.RotatingFileHandler):  # type: ignore[misc]  # supervisor has no types
     """A rotated file in the home's logs. Nothing raises; what fails is tried again with the next line."""
 
-    def __init__(self, home: Home, filename: str, _mode: str, max_bytes: int, backups: int) -> None:
+    def __init__(
+        self, home: Home, losses: Losses, filename: str, _mode: str, max_bytes: int, backups: int
+    ) -> None:
         loggers.Handler.__init__(self)
         self._home = home
+        self._losses = losses
+        self._at_stake = 0  # lines that are lost if what is being done fails
         self.baseFilename = str(home.path / "logs" / filename)
         self.mode, self.maxBytes, self.backupCount = "ab", max_bytes, backups
         self._whole = True
@@ -66,16 +91,21 @@ class HomeLog(loggers.RotatingFileHandler):  # type: ignore[misc]  # supervisor 
             self.closed = False
 
     def emit(self, record: Any) -> None:
+        self._at_stake = record.msg.count(b"\n")
         if self.closed or self._moved():
             self.reopen()
-        if self.closed:
-            return
-        self._whole = record.msg.endswith(b"\n")
-        try:
-            super().emit(record)  # and rotates
-        except OSError:
-            self.handleError()
-            self.reopen()
+        if not self.closed:
+            self._whole = record.msg.endswith(b"\n")
+            try:
+                super().emit(record)  # and rotates
+            except OSError:
+                self.handleError()
+                self.reopen()
+        self._at_stake = 0
+
+    def handleError(self) -> None:  # noqa: N802  # supervisor's name
+        self._losses.lines += self._at_stake
+        self._losses.tell(self.baseFilename)
 
     def _moved(self) -> bool:
         """Has somebody moved the file away, or deleted it?"""
@@ -85,27 +115,12 @@ class HomeLog(loggers.RotatingFileHandler):  # type: ignore[misc]  # supervisor 
             return True
 
     def doRollover(self) -> None:  # noqa: N802  # supervisor's name
+        self._at_stake = 0  # it is written, or was counted
         before = self.stream
         if self._whole:
             super().doRollover()
         if self.stream is not before:
             self.reopen()  # ours to append to, and nobody else's to read
-
-
-def _complainer() -> Callable[[Any], None]:
-    """What supervisord calls where it could not write: to one of these, or to its terminal."""
-    told = float("-inf")
-
-    def complain(handler: Any) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told >= SELDOM_S:
-            told = now
-            place, error = getattr(handler, "baseFilename", "the terminal"), sys.exc_info()[1]
-            with suppress(OSError, ValueError):  # nor can this be written
-                sys.stderr.write(f"supervisord: {place} cannot be written: {error}; lines are lost\n")
-
-    return complain
 
 
 def _private(path: str, flags: int) -> int:

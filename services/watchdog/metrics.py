@@ -18,6 +18,7 @@ COUNTS = {
     "refused": "Restarts that were asked for and not carried out",
     "unanswered": "Words of supervisord's that the watchdog had not answered when the next was due",
     "faults": "What went wrong inside supervisord and was passed over",
+    "lines_lost": "Lines of the services' logs that could not be written, at most",
 }
 
 

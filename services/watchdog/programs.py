@@ -32,6 +32,7 @@ class Figures(msgspec.Struct, frozen=True):
     refused: int = 0
     unanswered: int = 0
     faults: int = 0
+    lines_lost: int = 0
 
 
 class Said(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from supervisor.states import ProcessStates
 from supervisor.tests.base import DummyOptions, DummyPConfig, PopulatedDummySupervisor
 
 from services.supervision.handler import HUNG, HUNG_YOUNG, RESTARTS, RESTARTS_S, Handler
+from services.supervision.logfiles import Losses
 
 
 class Stand:
@@ -33,7 +34,8 @@ class Stand:
             self.new(process)
         self.dog = self.processes["watchdog"]
         self.mono = 1000.0
-        self.handle = Handler(lambda: self.mono)
+        self.losses = Losses()
+        self.handle = Handler(self.losses, lambda: self.mono)
 
     def new(self, process: Any) -> None:
         process.pid, process.state, process.spawned, process.stop_called = (
@@ -116,8 +118,11 @@ def test_it_counts_what_it_does(stand: Stand) -> None:
         "refused": 1,
         "unanswered": 0,
         "faults": 1,
+        "lines_lost": 0,
     }
-    assert figures(stand)["unanswered"] == 1
+    stand.losses.lines = 7
+    assert figures(stand)["lines_lost"] == 7
+    assert figures(stand)["unanswered"] == 2
     hang(stand)
     stand.tick()
     told = figures(stand)

@@ -16,16 +16,19 @@ from services.supervision import logfiles
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture(autouse=True)
+def losses(home: Home, monkeypatch: pytest.MonkeyPatch) -> logfiles.Losses:
     for owner, name in ((loggers, "RotatingFileHandler"), (loggers.Handler, "handleError")):
         monkeypatch.setattr(owner, name, getattr(owner, name))  # put back at the end
-    home = Home(tmp_path / "home")
-    logfiles.install(home)
-    return home
+    return logfiles.install(home)
 
 
 @pytest.fixture
-def log(home: Home) -> Iterator[Any]:
+def log(losses: logfiles.Losses) -> Iterator[Any]:
     yield from opened("ledger.log", 100)
 
 
@@ -97,8 +100,8 @@ def test_one_that_another_cuts_goes_on_at_its_beginning(home: Home, log: Any) ->
     assert there(home)["ledger.log"] == b"two\n"
 
 
-def test_a_full_disk_costs_lines_and_is_told_once(
-    home: Home, log: Any, capsys: pytest.CaptureFixture[str]
+def test_a_full_disk_costs_lines_which_are_counted_and_told_once(
+    home: Home, log: Any, losses: logfiles.Losses, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = home.logs / "ledger.log"
     file.unlink()
@@ -114,23 +117,28 @@ def test_a_full_disk_costs_lines_and_is_told_once(
     file.unlink()
     log.info(b"room again\n")
     assert there(home) == {"ledger.log": b"room again\n"}
+    assert losses.lines == 3000
 
 
 def test_where_it_cannot_even_be_opened_a_service_starts_all_the_same(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: Home, losses: logfiles.Losses, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (home.logs / "ledger.log").mkdir()
     for log in opened("ledger.log", 100):
         log.info(b"lost\n")
+        assert losses.lines == 1
         assert "ledger.log cannot be written: [Errno 21] Is a directory" in capsys.readouterr().err
         (home.logs / "ledger.log").rmdir()
         log.info(b"kept\n")
     assert there(home) == {"ledger.log": b"kept\n"}
 
 
-def test_one_that_cannot_be_rotated_goes_on(home: Home, log: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_that_cannot_be_rotated_goes_on(
+    home: Home, log: Any, losses: logfiles.Losses, capsys: pytest.CaptureFixture[str]
+) -> None:
     (home.logs / "ledger.log.1").mkdir()
     for number in range(5):
         log.info(b"%d" % number + b"x" * 58 + b"\n")
     assert "Is a directory" in capsys.readouterr().err
     assert b"".join((home.logs / f"ledger.log{end}").read_bytes()[::60] for end in (".1", "")) == b"01234"
+    assert losses.lines == 0

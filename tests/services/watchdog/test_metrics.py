@@ -11,7 +11,14 @@ from services.watchdog.metrics import SupervisionFigures
 from services.watchdog.programs import Said
 
 OURS = {"processes": [{"name": "supervision", "statename": "RUNNING", "pid": os.getpid(), "exitstatus": 0}]}
-COUNTED = {"events": {"TICK_5": 7}, "restarts": 2, "refused": 1, "unanswered": 3, "faults": 0}
+COUNTED = {
+    "events": {"TICK_5": 7},
+    "restarts": 2,
+    "refused": 1,
+    "unanswered": 3,
+    "faults": 0,
+    "lines_lost": 4,
+}
 
 
 def said(**words: object) -> Said:
@@ -30,6 +37,7 @@ def test_what_was_told_last_is_served() -> None:
     assert value("pointsman_supervision_refused_total") == 1
     assert value("pointsman_supervision_unanswered_total") == 3
     assert value("pointsman_supervision_faults_total") == 0
+    assert value("pointsman_supervision_lines_lost_total") == 4
     for process in ("supervision", "supervisord"):
         assert value(f"pointsman_{process}_process_resident_memory_bytes")
         assert value(f"pointsman_{process}_process_open_fds")
