@@ -28,7 +28,7 @@ from benchmarks.wire import new_token
 from bus import codec
 from bus import messages as m
 from bus import topics as t
-from tests.support.supervisord import environment_of
+from services.supervision.conf import environment_of
 
 ROOT = Path(__file__).parents[1]
 START_S = 30.0

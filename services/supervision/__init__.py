@@ -1,6 +1,7 @@
 """supervision: what of ours runs inside supervisord and beside it. No service: no bus.
 
-`inside` is what supervisord loads, `logfiles` where the logs lie; the rest lets the watchdog speak with it:
+`inside` is what supervisord loads, `logfiles` where the logs lie, `conf` its configuration as others read it;
+the rest lets the watchdog speak with it:
 
 supervisord's own interface (start, stop, states) is usually reached by a socket, whose place two stacks of
 one supervisord.conf could not share. It has another way in that needs no place: an event listener, whose
@@ -28,9 +29,9 @@ The words are JSON objects. From the watchdog: ``{}`` ("I live", to each ``proce
 
 ``figures`` are counts since supervisord's start: ``events`` that the listener took, by type, ``restarts``
 that were carried out, those ``refused``, ``processes`` still ``unanswered`` when the next was due, ``faults``
-of ours, and ``lines_lost``: of the services' logs, to a full disk. The watchdog serves them to Prometheus, with
-what supervisord and the listener use: what is counted happens inside supervisord, where no server of ours may
-run, and the listener itself has no configuration that could name a port.
+of ours, and ``lines_lost``: of the services' logs, to a full disk. The watchdog serves them to Prometheus,
+with what supervisord and the listener use: what is counted happens inside supervisord, where no server of
+ours may run, and the listener itself has no configuration that could name a port.
 
 A watchdog that leaves five ``processes`` unanswered hangs, and is restarted in the same way.
 """

@@ -13,8 +13,8 @@ from bus import topics as t
 from services import SERVICES
 from services._process.config_keys import MAX_METRICS_PORTS
 from services._process.output import ON_STDOUT
+from services.supervision.conf import environment_of, supervisord_conf
 from tests.meta.sources import ROOT, parsed, sources, texts
-from tests.support.supervisord import environment_of, supervisord_conf
 
 PROGRAMS = {"bridge", "cli", "demo", "supervision"}  # packages in services/ that supervisord does not start
 IN_EVERY_SERVICE = {"__init__.py", "__main__.py", "core.py", "shell.py"}

@@ -1,8 +1,7 @@
-"""Our supervisord.conf, and a real supervisord with it, some of its programs exchanged for toys."""
+"""A real supervisord with our supervisord.conf, some of its programs exchanged for toys."""
 
 from __future__ import annotations
 
-import configparser
 import os
 import signal
 import subprocess
@@ -11,22 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
-from supervisor.datatypes import dict_of_key_value_pairs
 
+from services.supervision.conf import supervisord_conf
 from tests.support.stack import ROOT
-
-
-def supervisord_conf() -> configparser.RawConfigParser:
-    """Our supervisord.conf as supervisord reads it, but for ``%(here)s``."""
-    conf = configparser.RawConfigParser(inline_comment_prefixes=(" ;",))
-    conf.read(ROOT / "supervisord.conf")
-    return conf
-
-
-def environment_of(service: str) -> dict[str, str]:
-    """What it adds to this service's environment."""
-    found: dict[str, str] = dict_of_key_value_pairs(supervisord_conf()[f"program:{service}"]["environment"])
-    return found
 
 
 def our_conf(folder: Path, commands: Mapping[str, str], *, directory: Path = ROOT, **settings: str) -> Path:
