@@ -20,6 +20,7 @@ _HARMFUL = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _NO_WIDTH = ("Mn", "Me", "Cf")  # marks on the character before, joiners
+_WIDTHS = {"W": 2, "F": 2}  # columns by East Asian width; else 1
 _PARTS = re.compile(r"\n| +|[^ \n]+")
 
 
@@ -52,14 +53,8 @@ def width_of(text: str) -> int:
     """Columns that it takes in a terminal."""
     if text.isascii():
         return len(text)
-    return sum(
-        0
-        if unicodedata.category(char) in _NO_WIDTH
-        else 2
-        if unicodedata.east_asian_width(char) in "WF"
-        else 1
-        for char in text
-    )
+    visible = (char for char in text if unicodedata.category(char) not in _NO_WIDTH)
+    return sum(_WIDTHS.get(unicodedata.east_asian_width(char), 1) for char in visible)
 
 
 class Wrapper:

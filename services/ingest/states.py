@@ -1,8 +1,8 @@
 """The one table of legal status transitions of a session (contract, section 4).
 
-Theory of operation. A status is never set by hand: `services.ingest.session.derive` reads it off the record
+Theory of operation. A status is never set by hand: `services.ingest.step.derive` reads it off the record
 (is the process alive, can we talk to it, is a question open, does a turn run), and `change` holds the move
-against this table. So a status can not contradict what is known, and what cannot happen is an error of ours
+against this table. So a status cannot contradict what is known, and what cannot happen is an error of ours
 that the tests find: they walk every pair, and drive the core with random histories.
 
 - What an agent does while we talk to it (`ready`, `working`, `waiting_approval`, `waiting_input`,
