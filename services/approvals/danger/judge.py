@@ -14,7 +14,7 @@ from bus.messages import level_rank
 from services.approvals.danger import commands, known, paths
 from services.approvals.danger.checks import CHECKS
 from services.approvals.danger.checks.common import by_name
-from services.approvals.danger.checks.reach import reach
+from services.approvals.danger.checks.reach import over_sources, reach
 from services.approvals.danger.checks.servers import local_only
 from services.approvals.danger.commands import Command, Redirect
 from services.approvals.danger.known import STRUCTURE, Entry, Form
@@ -134,6 +134,7 @@ def _known(command: Command, found: known.Found, ground: Ground, budget: _Budget
     if entry.runs:
         told = [word.text for word, kind in options.parts() if kind in _TELLS_PLACES]
         yield from reach(told, ground)
+        yield from over_sources(options.joined)
     tree = bool(entry.recurse) and ("*" in entry.recurse or options.has(entry.recurse))
     yield from _arguments(command, options, entry.operands, ground, budget, tree)
     if tree and not options.operands[entry.skip :]:

@@ -54,7 +54,8 @@ _FROM_NET = frozenset(
 
 
 _TELLING = re.compile(
-    r"(^|[._-])((un)?deploy|publish|release|destroy|nuke|wipe|drop|prod|production|rollback|provision|teardown)([._-]|$)"
+    r"(^|[._-])((un)?deploy|publish|release|destroy|nuke|wipe|drop|delete|remove|purge|truncate|erase|reset|restore|prod|"
+    r"production|rollback|provision|teardown)([._-]|$)"
 )
 
 

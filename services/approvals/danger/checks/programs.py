@@ -77,7 +77,7 @@ _VALUES: dict[str, str] = {
     "lua": "l",
 }
 _LOADS = re.compile(
-    r"(^| )(-r|-I|-M|-m[A-Z]|--(require|import|loader|experimental-loader|env-file|"
+    r"(^| )(-r|-I|-M|-S|-m[A-Z]|--(require|import|loader|experimental-loader|env-file|"
     r"inspect\S*|eval|print|input-type|preload"
     r"|require-module|interpreter|exec|run|init|rcfile|check-hash-based-pycs|allow-\S+|redirect-warnings"
     r"|trace-event\S*|\w+-prof-dir|report-\w+|diagnostic-dir|heapsnapshot\S*|snapshot-blob|openssl-config"
@@ -172,7 +172,7 @@ def _own_options(name: str, words: Sequence[Word], ground: Ground) -> Generator[
         if name in _PYTHONS and re.match(r"-[a-zA-Z]*m", text):
             following = words[position + 1].text if position + 1 < len(words) else ""
             module = re.sub(r"^-[a-zA-Z]*?m", "", text) or following
-            yield from _module(module, words[position + 2 :])
+            yield from _module(module, words[position + 2 :], ground)
             if module not in known.NAMES:
                 yield from reach((word.text for word in words[position + 2 :]), ground)
             return None
@@ -225,7 +225,9 @@ def _managed(program: str, joined: str) -> Iterator[Finding]:
     elif re.search(
         r"\b(shell\w*|tinker|console|dbshell|migrate|upgrade|createsuperuser|changepassword|deploy|"
         r"publish|upload|release|sendtestemail|dumpdata|stamp|control|key:generate|env:\w+|"
-        r"labextension|password|trust|down)\b",
+        r"labextension|password|trust|down)\b|"
+        r"(?:\b|--)(?:clear|delete|drop|erase|prune|purge|remove|reset|truncate|wipe)_\w|"
+        r"--(?:clear|delete|prune|purge|remove|truncate|wipe)\b",
         joined,
     ):
         yield medium("changes a database, or more than the project")
@@ -243,7 +245,13 @@ def _managed(program: str, joined: str) -> Iterator[Finding]:
         yield medium("keeps a program running")
 
 
-def _module(module: str, rest: Sequence[Word]) -> Iterator[Finding]:
+def _module(module: str, rest: Sequence[Word], ground: Ground) -> Iterator[Finding]:
+    if module == "pip":
+        return  # judged as the command that it is
+    if module == "json.tool":  # its second file is written
+        files = [word for word in rest if not re.match(r"-|\d+$", word.text)]
+        for word in files[1:]:
+            yield from paths.judge(word.text, "write", ground, glob=word.glob)
     if module in _MODULES:
         joined = " ".join(word.text for word in rest)
         if module in ("timeit", "trace", "pdb", "cProfile") and (
@@ -269,7 +277,7 @@ def _module(module: str, rest: Sequence[Word]) -> Iterator[Finding]:
             "zipfile",
             "tarfile",
             "shutil",
-            "pip",
+            "pip",  # and what lies in it
             "ensurepip",
             "idlelib",
             "code",
@@ -331,7 +339,8 @@ _TARGET_HIGH = re.compile(
     r"nuke|purge|wipe|prod|production|push|upload\w*|db:schema:load|"
     r"ship|rollback|reset|teardown|distclean|mrproper|apply|provision|terraform|"
     r"prune|delete\w*|remove\w*|flash|"
-    r"submit|promote|format-disk|clobber|expunge|obliterate)([:_/-]|$)"
+    r"submit|promote|format-disk|clobber|expunge|obliterate|truncate\w*|erase|"
+    r"(drop|reset|flush|wipe|restore)[_:-]?(db|database|data|backup)s?|(db|database|data|backup)[_:-]restore)([:_/-]|$)"
 )
 
 
@@ -360,7 +369,9 @@ def targets(command: Command, rest: Sequence[Word], options: Options, _g: Ground
     for word in named if name in _NAME_TARGETS_BY_OPTION else options.operands:
         found = _TARGET_HIGH.search(word.text)
         if found and "." not in word.text.rpartition("/")[2][-4:]:
-            for_good = re.search(r"destroy|drop|nuke|purge|wipe|teardown|db:reset|obliterate", word.text)
+            for_good = re.search(
+                r"destroy|drop|nuke|purge|wipe|teardown|db:reset|obliterate|truncate|flush", word.text
+            )
             if for_good:
                 yield critical(
                     f"runs the target {word.text[:40]!r}", "By its name it destroys something for good."

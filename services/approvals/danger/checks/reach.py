@@ -18,7 +18,19 @@ _ADDRESS = re.compile(
 )
 _FORGE = re.compile(r"^(?:github|gitlab|bitbucket|codeberg)\.(?:com|org)[/:]")
 _EVERYBODY = re.compile(r"(?:^|[=:@/])(?:0\.0\.0\.0|\[::\])(?::\d+)?$")
+# `--outDir src`, `-d .`: where a tool writes, it often clears away what stood there
+_OVER_SOURCES = re.compile(
+    r"(?:^| )-{1,2}(?:[\w.-]*(?:out|dest|temp|tmp|target-dir|report|artifact|coverage)[\w.-]*|d|o)[= ]"
+    r"(?:\.|(?:\./)?(?:src|sources?|tests?|packages|services|internal|cmd|include|\.git))/?(?= |$)",
+    re.IGNORECASE,
+)
 _PLACE = re.compile(r"(?:/|~|\.\.(?:/|$))")
+
+
+def over_sources(joined: str) -> Iterator[Finding]:
+    """Whether what runs a project's code is told to write where its sources stand."""
+    if _OVER_SOURCES.search(joined):
+        yield say("over_sources")
 
 
 def reach(texts: Iterable[str], ground: Ground) -> Iterator[Finding]:

@@ -29,6 +29,10 @@ def declaration(
         yield medium("prints variables, which may hold secrets", "The agent sees them.")
 
 
+# Their options are other ones than those of sh, and many take a text that is run.
+_OF_THEIR_OWN = frozenset({"fish", "nu", "xonsh", "elvish", "pwsh", "powershell", "cmd.exe"})
+
+
 def shell(command: Command, rest: Sequence[Word], options: Options, ground: Ground) -> Iterator[Finding]:
     script = script_of(command.words)
     if script is not None:
@@ -36,6 +40,8 @@ def shell(command: Command, rest: Sequence[Word], options: Options, ground: Grou
         return
     if re.search(r"(^| )--(rcfile|init-file|login|posix)|(^| )-\w*[il]", options.joined):
         yield high("starts with files of its own")
+    if command.name in _OF_THEIR_OWN and len(options.operands) < len(options.words) > 1:
+        yield high("starts a shell with options of its own", "What they hold may run as you.")
     operand = next(
         (
             word
