@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from bus import messages as m
+from bus.durable import Mailbox
 from services._process.store import open_store
 from services.approvals import audit
 from services.approvals.audit import Seal
 from services.approvals.model import Audit, Save
 from services.approvals.store import MIGRATIONS, Store
+from tests.bus.test_durable import BEFORE
 from tests.services.approvals.support import KEY, World
 
 
@@ -122,19 +128,29 @@ def test_nothing_on_the_way_of_an_approval_goes_through_a_table_that_grows() -> 
             assert not (plan.startswith("SCAN ") and plan.split()[1] in GROW and " USING " not in plan), sql
 
 
-def test_the_tables_of_an_earlier_version_are_carried_over(tmp_path: Path) -> None:
-    """What was kept comes along, and what guards it."""
+def earlier(path: Path) -> World:
+    """A store as an earlier version kept it: a1 is decided, a0 and a2 wait, and so does the answer to a1."""
     world = World()
     for number in range(3):
         world.ask(f"a{number}")
     world.decide("a1")
-    path = tmp_path / "approvals.sqlite"
     old = open_store(path, MIGRATIONS[:6], durable=True)
-    rows = world.db.execute("SELECT n, id, state, created_at, record FROM approvals").fetchall()
-    old.executemany("INSERT INTO approvals VALUES (?, ?, 'uid', 'toolu', ?, ?, ?)", rows)
-    inputs = world.db.execute("SELECT approval, json FROM inputs").fetchall()
-    old.executemany("INSERT INTO inputs VALUES (?, ?)", inputs)
+    old.executescript(f"DROP TABLE outbox; DROP TABLE inbox; {BEFORE}")
+    for read, write in (
+        (
+            "SELECT n, id, state, created_at, record FROM approvals",
+            "INSERT INTO approvals VALUES (?, ?, 'uid', 'toolu', ?, ?, ?)",
+        ),
+        ("SELECT * FROM inputs", "INSERT INTO inputs VALUES (?, ?)"),
+        ("SELECT * FROM outbox", "INSERT INTO outbox VALUES (?, ?, ?, ?, ?)"),
+    ):
+        old.executemany(write, world.db.execute(read).fetchall())
     old.close()
+    return world
+
+
+def holds(path: Path, world: World) -> None:
+    """What was kept has come along, and what guards it."""
     connection = open_store(path, MIGRATIONS, durable=True)
     store = Store(connection, Seal([KEY]))
     assert [a.id for a in store.pending()] == ["a0", "a2"]
@@ -142,9 +158,47 @@ def test_the_tables_of_an_earlier_version_are_carried_over(tmp_path: Path) -> No
         world.store.find(f"a{number}") for number in range(3)
     ]
     assert [n for n, _ in store.past(None, None, 9)] == [3, 2, 1]
+    waiting = [
+        msgspec.json.decode(fact, type=m.Fact).id for fact in Mailbox(connection).due("ingest", again=True)
+    ]
+    assert waiting == ["answer-a1"]
     for sql in ("DELETE FROM approvals", "UPDATE approvals SET state = 'denied' WHERE id = 'a1'"):
         with pytest.raises(sqlite3.IntegrityError):
             connection.execute(sql)
-    shape = "SELECT name, sql FROM sqlite_master WHERE tbl_name = 'approvals' ORDER BY name"
+    shape = "SELECT name, sql FROM sqlite_master WHERE tbl_name IN ('approvals', 'outbox') ORDER BY name"
     assert connection.execute(shape).fetchall() == world.db.execute(shape).fetchall()
     connection.close()
+
+
+def test_the_tables_of_an_earlier_version_are_carried_over(tmp_path: Path) -> None:
+    path = tmp_path / "approvals.sqlite"
+    holds(path, earlier(path))
+
+
+def test_a_kill_at_any_moment_of_that_is_made_good_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each statement the files are copied: they are what a killed process leaves behind."""
+    path = tmp_path / "approvals.sqlite"
+    world = earlier(path)
+    left: list[Path] = []
+    connect = sqlite3.connect
+
+    def kill(statement: str) -> None:
+        left.append(tmp_path / str(len(left)))
+        left[-1].mkdir()
+        for name in (path.name, f"{path.name}-wal"):
+            if (tmp_path / name).exists():
+                shutil.copy(tmp_path / name, left[-1])
+
+    def watched(*where: Any, **how: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*where, **how)
+        connection.set_trace_callback(kill)
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", watched)
+        open_store(path, MIGRATIONS, durable=True).close()
+    assert len(left) > 20
+    for folder in left:
+        holds(folder / path.name, world)

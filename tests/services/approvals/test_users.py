@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish
 from services.approvals.tokens import Tokens
-from tests.services.approvals.support import KEY, RULES, TwoYes, World, error, published, result, user
+from tests.services.approvals.support import HOME, KEY, RULES, TwoYes, World, error, published, result, user
 
 
 def tokens(effects: list[Effect]) -> dict[str, str | None]:
@@ -61,6 +65,35 @@ def test_a_users_level_bounds_what_it_may_approve() -> None:
     ]
     assert error(w.decide(token=token)) == "level_too_high"
     assert result(w.decide(decision="deny", token=token)).by == "ada"
+
+
+@pytest.mark.parametrize(
+    ("kind", "input_json", "own", "refused"),
+    [
+        ("plan", '{"plan":"first tests"}', "low", "level_too_high"),
+        ("plan", '{"plan":"first tests"}', "medium", None),
+        ("plan", f'{{"plan":"cat {HOME}/secrets"}}', "high", "level_too_high"),
+        ("question", '{"questions":[{"question":"Which?"}]}', "low", None),
+        (
+            "question",
+            f'{{"questions":[{{"question":"Which?","header":"{HOME}"}}]}}',
+            "high",
+            "level_too_high",
+        ),
+    ],
+)
+def test_a_users_level_holds_for_plans_and_questions_as_well(
+    kind: str, input_json: str, own: str, refused: str | None
+) -> None:
+    tool = {"plan": "ExitPlanMode", "question": "AskUserQuestion"}[kind]
+    answers: dict[str, Any] = {"answers": {"Which?": "Red"}} if kind == "question" else {}
+    for decision in ("approve", "deny"):
+        w = World()
+        w.admit(user("ada", max_level=own))
+        token = tokens(w.ask(kind=kind, tool=tool, input_json=input_json))["ada"]
+        said = w.decide(decision=decision, token=token, **(answers if decision == "approve" else {}))
+        assert error(said) == (refused if decision == "approve" else None)
+        assert len(w.answers()) == (0 if decision == "approve" and refused else 1)
 
 
 def test_the_yes_of_a_removed_user_counts_no_more() -> None:
