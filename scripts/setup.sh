@@ -2,8 +2,9 @@
 # Makes everything ready: setup.sh run | dev   (called by the Makefile, from the root of the project)
 #
 # The virtual environment is made anew only when its Python is gone or the project was moved (its programs name
-# their place), and filled only when pyproject.toml has changed. System packages are installed only where that needs no password; otherwise the one command to type is
-# shown, and everything goes on without them. APT=no keeps it from installing any.
+# their place), and filled only when pyproject.toml has changed. System packages are installed only where that
+# needs no password; otherwise the one command to type is shown, and everything goes on without them. APT=no
+# keeps it from installing any.
 set -eu
 
 want=$1
@@ -62,6 +63,7 @@ if [ "$want" = dev ]; then
     # The tests start a server of their own; Debian keeps it off the PATH.
     has postgres || ls "${PGLIB:-/usr/lib/postgresql}"/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
     has promtool || missing="$missing prometheus"
+    { has node && has npm; } || missing="$missing nodejs npm" # the Claude Code CLI comes from npm
 fi
 
 # ── Python ───────────────────────────────────────────────────────────────────────────────────────────────

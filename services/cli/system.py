@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from argparse import Namespace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -131,7 +132,7 @@ async def bus(world: World, args: Namespace) -> int:
         return 0
     for key, value in document.items():
         say(f"{key:14} {one_line(str(value)) if value is not None else '–'}")
-    secret = f' -u {user} -P "$(cat {file})"' if file else ""
+    secret = f' -u {user} -P "$(cat {shlex.quote(str(file))})"' if file else ""
     here, there = f"-h {host} -p {port}{secret}", f"{config.bus.root}/{config.node.name}"
     if role == "device":
         say(f"\nFor example, a press:\n  mosquitto_pub {here} -t {there}/devices/{user}/approve -m '{{}}'")

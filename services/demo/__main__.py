@@ -8,6 +8,7 @@ run in a scratch directory, once you approve them). Ctrl-C ends and removes it a
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 import time
@@ -51,9 +52,10 @@ def _show(stack: DemoStack) -> None:
     for verb in ("ls", "approvals", "cost"):
         print(f"\n$ pointsman {verb}", flush=True)
         stack.show(verb)
+    ours = f"POINTSMAN_CONFIG={stack.config} {shlex.quote(str(BIN / 'pointsman'))}"
     print(
         "\nOne session waits for your yes. In another terminal:\n\n"
-        f"  alias pointsman='POINTSMAN_CONFIG={stack.config} {BIN / 'pointsman'}'\n"
+        f"  alias pointsman={shlex.quote(ours)}\n"
         "  pointsman approvals            # what is asked\n"
         "  pointsman approve --oldest     # say yes: the command runs\n"
         "  pointsman attach talker        # the session's own window (leave it with Ctrl-b d)\n"

@@ -26,12 +26,12 @@ DEFAULT_MODE = "default"  # always said: a user's own settings may have another 
 _VERSION = re.compile(r"\b(\d+)\.(\d+)\.(\d+)\b")
 _WORD = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,199}$")  # model names and conversation ids
 
-# Variables that are not the user's: set by our supervisord.conf or by tmux, or marks of another agent
-# around us, which would take the new one for its child.
+# Variables that are not the user's: set by our supervisord.conf or by tmux, marks of another agent around us,
+# which would take the new one for its child, or secrets of ours (the ledger's URL may hold a password).
 _NOT_PASSED = frozenset({
     "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "TMUX", "TMUX_PANE", "CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT",
     "CLAUDE_CODE_SESSION_ACCESS_TOKEN", "POINTSMAN_SESSION", "POINTSMAN_SESSION_UID",
-    "POINTSMAN_BUS_PASSWORD_FILE",
+    "POINTSMAN_BUS_PASSWORD_FILE", "POINTSMAN_LEDGER_DATABASE",
 })  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def test_a_service_says_what_it_is_asked_and_what_it_says(service: str) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_program_is_started_alike(service: str) -> None:
     program = dict(supervisord_conf()[f"program:{service}"])
-    assert program.pop("command") == f"%(here)s/.venv/bin/python -m services.{service} {ON_STDOUT}"
+    assert program.pop("command") == f'"%(here)s/.venv/bin/python" -m services.{service} {ON_STDOUT}'
     assert program.pop("stdout_logfile") == f"{service}.log", "a name: the place is the home's"
     agents_live_on = service == "tmux"
     assert (program.pop("killasgroup", "false") == "true") is not agents_live_on
@@ -126,7 +126,7 @@ def test_all_but_the_broker_stop_at_once_and_before_it() -> None:
 def test_the_way_to_supervisord_stops_first_and_cannot_be_left_dead() -> None:
     """Its output is a protocol: it goes nowhere else."""
     listener = supervisord_conf()["eventlistener:supervision"]
-    assert listener["command"] == "%(here)s/.venv/bin/python -m services.supervision"
+    assert listener["command"] == '"%(here)s/.venv/bin/python" -m services.supervision'
     assert listener["result_handler"] == "services.supervision.inside:handle"
     assert (listener["autorestart"], listener["stdout_logfile"]) == ("true", "NONE")
     assert int(listener["priority"]) > int(supervisord_conf()["group:services"]["priority"])

@@ -80,7 +80,7 @@ def python(world: Path, name: str, version: str, *, venv: bool = True) -> None:
 
 
 def complete(world: Path) -> None:
-    for tool in ("tmux", "mosquitto", "mosquitto_pub", "openssl", "postgres"):
+    for tool in ("tmux", "mosquitto", "mosquitto_pub", "openssl", "postgres", "node", "npm"):
         program(world, f"bin/{tool}", "exit 0")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import json
+import re
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -677,6 +679,21 @@ def test_bus(stage: Stage) -> None:
         assert (theirs["port"], theirs["ws_port"]) == (18883, None), "it is known to nobody here"
 
     play(stage, body)
+
+
+def test_what_bus_shows_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the home lies on a path with spaces."""
+
+    async def body(stage: Stage) -> None:
+        stage.home.update_endpoints("bus", {"host": "127.0.0.1", "port": 1884, "ws_port": 9002})
+        stage.home.write_secret("bus/operator", "the password")
+        shown = (await stage.pointsman("bus")).out.partition("example")[2]
+        read = re.search(r"\$\(.*?\)", shown)
+        assert read is not None
+        said = subprocess.run(["sh", "-c", f"echo {read[0]}"], capture_output=True, text=True, check=True)
+        assert said.stdout == "the password\n"
+
+    play(Stage(tmp_path / "my files", capsys), body)
 
 
 def test_logs(stage: Stage) -> None:

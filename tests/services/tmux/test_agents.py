@@ -111,6 +111,7 @@ def test_the_environment() -> None:
             "ANTHROPIC_API_KEY": "k",
             "POINTSMAN_HOME": "/h",
             "POINTSMAN_BUS_PASSWORD_FILE": "/p",
+            "POINTSMAN_LEDGER_DATABASE": "postgresql://us:secret@db/costs",
         },
         "node",
         "demo",
