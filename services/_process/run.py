@@ -235,8 +235,7 @@ class _Process:
             self.lag_s = max(self.lag_s, trio.current_time() - due)
 
     async def _say_health(self, bus: MqttBus) -> None:
-        process = psutil.Process()
-        process.cpu_percent()  # the first call starts the measurement
+        process = psutil.Process()  # its first `cpu_percent` is 0 and starts the measurement
         rss = cpu = 0.0
         while True:
             self.figures.loop_lag.set(self.lag_s)
