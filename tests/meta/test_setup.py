@@ -30,6 +30,7 @@ def world(tmp_path: Path) -> Path:
 def program(world: Path, name: str, script: str) -> None:
     path = world / name
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # it may be a link to the system's own program
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
 
