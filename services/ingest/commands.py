@@ -42,7 +42,7 @@ class Commands(Registry):
         refused = holds.refusal(r)
         if refused is not None:
             raise refused
-        prompt = self._prompt(session, command.id, command.text, command.by)
+        prompt = delivery.made(r, command.id, command.text, command.by)
         problem = bw.check_input_line(say.prompt(prompt.text, prompt.uuid))
         if problem is not None:
             r.order -= 1

@@ -74,7 +74,7 @@ class Sessions(Commands, Links, Hooks):
         )
         step.post("ledger", "opened", f"opened-{uid}", opened)
         if data.prompt:
-            delivery.queue(step, self._prompt(session, data.prompt_id, data.prompt, data.by))
+            delivery.queue(step, delivery.made(session.record, data.prompt_id, data.prompt, data.by))
         step.changed()
         step.moved = True
         return self._close(step)

@@ -220,7 +220,3 @@ class Registry:
         if not session.record.alive:
             raise RefusedError("unavailable", f"{name} has no agent at the moment ({session.record.status})")
         return session
-
-    def _prompt(self, session: Session, prompt_id: str | None, text: str, by: str | None) -> Prompt:
-        r = session.record
-        return delivery.made(r, prompt_id, text, by)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -67,14 +67,6 @@ class Witnessing(Accounts):
             effects += [*self._say(account, now), self._total(now)]
         return effects
 
-    def _book(self, account: Account, rows: Iterable[Posting]) -> None:
-        for row in rows:
-            for sums in (account, self.node):
-                sums.add(row.sum())
-                sums.burn.add(row.at, row.use.cost)
-            self._place(row)
-        self._burning.add(account.uid)
-
     def _place(self, row: Posting) -> None:
         """Add it to the time in which it was spent."""
         quarter = periods.quarter_of(row.at)
@@ -106,5 +98,10 @@ class Witnessing(Accounts):
         if not rows:
             return []
         account = self._accounts[rows[0].uid]
-        self._book(account, rows)
+        for row in rows:
+            for sums in (account, self.node):
+                sums.add(row.sum())
+                sums.burn.add(row.at, row.use.cost)
+            self._place(row)
+        self._burning.add(account.uid)
         return [*(KeepPosting(row) for row in rows), *self._spent_more(account, now)]

@@ -214,17 +214,24 @@ def _one(path: str, mode: Mode, ground: Ground, *, tree: bool, everything: bool)
             yield Finding("critical", *_ABOVE)
         elif tree or everything:
             yield Finding("high", *_ABOVE)
+    device = _device(path, mode)
+    yield from _file(path, mode, ground) if device is None else device
+
+
+def _device(path: str, mode: Mode) -> tuple[Finding, ...] | None:
+    """What is to be said of a path that is no file on a disk; None: it may be one."""
     if mode == "run" and path.startswith(("/dev/", "/proc/")):
-        yield Finding("high", "runs what comes from its input", "What would run cannot be read here.")
-        return
+        return (Finding("high", "runs what comes from its input", "What would run cannot be read here."),)
     if _DEVICES.match(path):
-        return
+        return ()
     if _NET_DEVICES.match(path):
-        yield Finding("high", "opens a connection to the network", "What is sent leaves this machine.")
-        return
+        return (Finding("high", "opens a connection to the network", "What is sent leaves this machine."),)
     if path.startswith("/dev/") and mode in ("write", "delete"):
-        yield Finding("critical", "writes to a device", "Everything on a disk may be lost.")
-        return
+        return (Finding("critical", "writes to a device", "Everything on a disk may be lost."),)
+    return None
+
+
+def _file(path: str, mode: Mode, ground: Ground) -> Iterator[Finding]:
     user_home = ground.sight.user_home
     if mode == "delete" and (
         inside(ground.cwd, path) or (user_home and inside(user_home, path)) or re.fullmatch(r"/[^/]*", path)
