@@ -31,7 +31,7 @@ Reading order:
     questions, callbacks        what the agent asks, and what it is about to do
     delivery                    prompts and lines on their way to the agent
     life, rest                  its processes; sleep and waking
-    evidence, follow            what the ledger needs: transcripts, and what a running turn has cost
+    evidence, running           what the ledger needs: transcripts, and what a running turn has cost
     holds, allowances, limits   what stops a session: its budget, a silent ledger, a usage limit
     registry, commands, links   which sessions there are, what is asked of them, their connections
     core                        all of it together

@@ -18,7 +18,6 @@ from bus.errors import RefusedError
 from services.ingest import (
     callbacks,
     delivery,
-    follow,
     holds,
     hook_questions,
     hook_rules,
@@ -26,6 +25,7 @@ from services.ingest import (
     limits,
     questions,
     rest,
+    running,
     turns,
 )
 from services.ingest.allowances import Allowances
@@ -190,7 +190,7 @@ class Sessions(Commands, Links, Hooks):
             r.hooked = False
             delivery.initialized(step)
         elif what == "cost":
-            follow.tick(step)
+            running.tick(step)
             holds.enforce(step, again=True)
         elif what == "limit" and r.waits is not None and r.waits.until is not None and r.waits.until <= now:
             limits.reset(step)

@@ -11,8 +11,7 @@ The frames say which messages came after the last result, in order and without a
 from __future__ import annotations
 
 from bus import messages as m
-from services.ingest import follow as follow_turn
-from services.ingest import wire
+from services.ingest import running, wire
 from services.ingest.step import Step, short_hash
 
 MAX_HEARD = 1000  # of one turn; the ledger knows those after them by their place in the transcript
@@ -70,10 +69,10 @@ def lost(step: Step) -> None:
         first=r.uncovered,
         messages=r.heard,
         whole=r.drained and 0 < len(r.heard) < MAX_HEARD,
-        usage=follow_turn.streamed(r.running),
+        usage=running.streamed(r.running),
         notional=r.notional,
     )
     step.post("ledger", "unreported", "lost-" + short_hash(r.uid, r.process, r.uncovered), data)
     r.uncovered, r.heard = None, []
-    follow_turn.over(step)
+    running.over(step)
     step.durable = True

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from bus import messages as m
 from bus.errors import RefusedError
-from services.ingest import callbacks, delivery, evidence, follow, hook_wire, questions, rest, say
+from services.ingest import callbacks, delivery, evidence, hook_wire, questions, rest, running, say
 from services.ingest.hook_model import AnswerHook
 from services.ingest.model import Ask, Close, Cost, DropSeen, Exit
 from services.ingest.step import Step
@@ -34,7 +34,7 @@ def started(step: Step, process: int, resume: str | None) -> None:
     r.offset, r.drained, r.line, r.lost = 0, False, 0, False
     r.requests, r.lifecycle, r.exit, r.hooked = {}, False, None, None
     r.tells_cost = True
-    follow.over(step)
+    running.over(step)
     if r.ask is not None and r.ask.process <= process:
         r.ask = None
     if resume is not None:

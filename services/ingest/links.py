@@ -10,7 +10,7 @@ import msgspec
 from bus import bridge_wire as bw
 from bus import topics as t
 from bus.effects import Effect, Publish
-from services.ingest import delivery, follow, life, turns, wire
+from services.ingest import delivery, life, running, turns, wire
 from services.ingest.deltas import Deltas
 from services.ingest.exceptions import Excepted
 from services.ingest.model import Close, KeepSeen, KeepSession, Link, SendAck, SendBye, Session
@@ -155,9 +155,9 @@ class Links(Registry):
                 self.malformed += 1
                 continue
             if type(frame) is wire.StreamEvent:
-                if not link.replaying and not deltas.add(frame, messages) and follow.heard(session, frame):
+                if not link.replaying and not deltas.add(frame, messages) and running.heard(session, frame):
                     step = step or self._step(session, now)
-                    follow.finished(step, frame)
+                    running.finished(step, frame)
                 continue
             step = self._frame(session, frame, step, now)
         r = session.record

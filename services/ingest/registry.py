@@ -10,7 +10,7 @@ from bus import messages as m
 from bus import topics as t
 from bus.effects import Effect, Publish
 from bus.errors import RefusedError
-from services.ingest import callbacks, delivery, follow, holds, rest, screen
+from services.ingest import callbacks, delivery, holds, rest, running, screen
 from services.ingest.deltas import Deltas
 from services.ingest.hook_model import HOOKED
 from services.ingest.model import AskController, Forget, Line, Prompt, Record, Session, Settings
@@ -78,7 +78,7 @@ class Registry:
             if r.exit is not None:
                 self._set(r, "exit", r.exit.until)
             if holds.works(r):
-                self._set(r, "cost", now + timedelta(seconds=follow.ASK_S))
+                self._set(r, "cost", now + timedelta(seconds=running.ASK_S))
             if r.waits is not None and r.waits.until is not None:
                 self._set(r, "limit", r.waits.until)
             if r.rest is Status.HIBERNATED:  # the breaker may have closed meanwhile
@@ -170,7 +170,7 @@ class Registry:
         if r.exit is not None:
             self._set(r, "exit", r.exit.until)
         if holds.works(r):
-            self._set_once(r, "cost", now + timedelta(seconds=follow.ASK_S))
+            self._set_once(r, "cost", now + timedelta(seconds=running.ASK_S))
         if r.waits is not None and r.waits.until is not None:
             self._set_once(r, "limit", r.waits.until)
         if step.session.prompts:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from bus import messages as m
-from services.ingest import callbacks, cut, delivery, evidence, follow, limits, questions, wire
+from services.ingest import callbacks, cut, delivery, evidence, limits, questions, running, wire
 from services.ingest.model import Cost
 from services.ingest.step import Step, short_hash
 
@@ -70,7 +70,7 @@ def on_user(step: Step, frame: wire.User) -> None:
             callbacks.finished(step, block.tool_use_id)
             questions.tool_finished(step, block.tool_use_id, bool(block.is_error), output)
     if frame.parent_tool_use_id is not None:
-        follow.ask(step)  # a subagent's call of the model has finished
+        running.ask(step)  # a subagent's call of the model has finished
     text = "\n".join(block.text for block in blocks if block.type == "text" and block.text)
     if not text:
         return
@@ -119,7 +119,7 @@ def on_system(step: Step, frame: wire.System) -> None:
         r.compacting = False
         step.changed("compacted")
     elif frame.subtype.startswith(("task_", "background_tasks_")):
-        follow.on_task(step, frame)
+        running.on_task(step, frame)
     elif frame.subtype == "api_retry":
         step.event(
             m.LimitEvent,
@@ -151,7 +151,7 @@ def on_result(step: Step, frame: wire.Result) -> None:
     r.results += 1
     evidence.covered(step)
     _report(step, frame)
-    follow.over(step)
+    running.over(step)
     step.event(
         m.ResultEvent,
         prompt_ids=[prompt.prompt_id for prompt in prompts],
@@ -245,7 +245,7 @@ def baseline_from(text: str, earlier: list[Cost]) -> Cost:
     """What ``get_session_cost`` says, made exact: it rounds to four places, but what a process starts from is
     a total that an earlier one reported. Without such a one, the rounded figure; without a figure, nothing.
     """
-    found = follow.SAYS.search(text)
+    found = running.SAYS.search(text)
     if found is None:
         return Cost()
     said = Decimal(found[1])
@@ -272,7 +272,7 @@ def on_reset(step: Step, frame: wire.ConversationReset) -> None:
     r = step.r
     r.conversation = frame.new_conversation_id or r.conversation
     evidence.follow(step, r.conversation)
-    follow.over(step)
+    running.over(step)
     r.cost = Cost()
     _post_cost(step, "base-" + short_hash(r.uid, r.process, frame.uuid or r.seq), r.cost, baseline=True)
     step.changed("a new conversation")
@@ -311,7 +311,7 @@ def on_response(step: Step, frame: wire.ControlResponse) -> None:
         delivery.found_open(step, frame.pending())
         delivery.initialized(step)
     elif kind == "cost":
-        follow.told(step, frame, value)
+        running.told(step, frame, value)
     elif kind == "baseline":
         if not r.baseline:
             set_baseline(step, baseline_from(frame.text(), r.earlier))
