@@ -61,9 +61,8 @@ LAG_PROBE_S = 0.5
 # 30 ms, and at CPython's own 700 a burst of messages sets it off again and again.
 COLLECT = (10_000, 10, 10)
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # login(1) for root
-STORE_PAUSE_S = (
-    5.0  # a broken database does not mend itself: starting takes a processor, and nothing comes of it
-)
+# A broken database does not mend itself: starting takes a processor, and nothing comes of it.
+STORE_PAUSE_S = 5.0
 SETTLED_S = 1.5  # supervisord calls a process started after startsecs = 1; see _leave
 
 WORLDS = {

@@ -14,9 +14,8 @@ from services.approvals import reading
 from services.approvals.model import Approval, State
 from services.approvals.rules import Verdict
 
-MAX_ITEMS = (
-    1000  # of the pending snapshot, oldest first: 4 MiB is the most that a reader takes; count is right
-)
+# Of the pending snapshot, oldest first: 4 MiB is the most that a reader takes; ``count`` is right.
+MAX_ITEMS = 1000
 
 _WAITING = (t.APPROVALS_PENDING, t.DEVICE_PENDING)
 

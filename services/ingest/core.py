@@ -2,9 +2,9 @@
 
 `Sessions` finds the session, checks what was asked, and hands the work to a `Step`: `life` (processes),
 `turns` (frames), `questions`, `delivery` (prompts and lines), `deltas`. It is put together from `registry`
-(the table of sessions), `commands` and `links` (connections); here stand facts and time. Every entry returns
-effects; a caller that cannot carry them out must not go on (the process ends, and its successor starts from
-what was kept).
+(the table of sessions), `commands`, `links` (connections) and `hooks`; here stand facts and time. Every entry
+returns effects; a caller that cannot carry them out must not go on (the process ends, and its successor
+starts from what was kept).
 """
 
 from __future__ import annotations

@@ -13,9 +13,8 @@ import msgspec
 from bus import messages as m
 from services.ingest.wire import MAX_ID_CHARS, StreamEvent
 
-JOIN_S = (
-    0.020  # a screen shows 50 updates a second as flowing text; halves the cost per frame at 100 sessions
-)
+# A screen shows 50 updates a second as flowing text; it halves the cost per frame at 100 sessions.
+JOIN_S = 0.020
 MAX_KNOWN = 10_000  # messages and blocks that are told apart; a message has a few
 MAX_JOINED = 256 * 1024  # characters; far below a bus payload, reached only by an agent that floods
 
