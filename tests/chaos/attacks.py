@@ -112,6 +112,7 @@ class Attacker:
         self._agent_hit: dict[str, float] = {}
         self.blows: list[Blow] = []
         self.missed: list[Attack] = []  # of the turn: there was nothing to hit
+        self.came_to_its_end = False  # else it died, and what came after was no crash test
 
     @property
     def counts(self) -> Counter[tuple[str, str]]:
@@ -129,6 +130,7 @@ class Attacker:
             ended.wait(attack.pause_s)
         self._release(float("inf"))
         self._bring_back()
+        self.came_to_its_end = True
 
     def _until_struck(self, attack: Attack) -> bool:
         end = time.monotonic() + STRIKE_S
@@ -262,6 +264,11 @@ def _shut(pid: int, pidfd: int, fd: int) -> bool:
         if error in (3, 9):  # ESRCH, EBADF: gone in the meantime
             return False
         raise OSError(error, os.strerror(error), f"pidfd_getfd of {pid}")
-    with socket.socket(fileno=copy) as taken, contextlib.suppress(OSError):
+    try:
+        taken = socket.socket(fileno=copy)
+    except OSError:  # ENOTSOCK: gone in the meantime, and its number is a file's
+        os.close(copy)
+        return False
+    with taken, contextlib.suppress(OSError):
         taken.shutdown(socket.SHUT_RDWR)
     return True

@@ -207,6 +207,8 @@ class Run:
             over.wait(self.settings.seconds)
             over.set()
             attacker.join()
+            if not self._attacker.came_to_its_end:
+                raise AssertionError("the attacker has died: its last words are above")
             calm.set()
             others = [t for t, d in zip(threads, drivers, strict=True) if not isinstance(d, Approver)]
             self._settle(lambda: any(thread.is_alive() for thread in others))
