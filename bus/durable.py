@@ -37,11 +37,14 @@ INBOX_KEPT_S = 30 * 24 * 3600.0  # a producer that was away for longer than this
 KEPT_ANYWAY = 1000  # the newest ids of commands and of each producer's facts, whatever the clock says
 WINDOW = 200  # facts sent and not yet acknowledged, per owner: bounds a flood after an outage
 
-SCHEMA = """
+OUTBOX = """
 CREATE TABLE IF NOT EXISTS outbox (
   n INTEGER PRIMARY KEY, id TEXT NOT NULL, owner TEXT NOT NULL, payload BLOB NOT NULL,
   posted_at TEXT NOT NULL, UNIQUE (owner, id)
 );
+"""
+SCHEMA = f"""
+{OUTBOX}
 CREATE TABLE IF NOT EXISTS refused (
   id TEXT NOT NULL, owner TEXT NOT NULL, payload BLOB NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL,
   refused_at TEXT NOT NULL, PRIMARY KEY (owner, id)
@@ -63,12 +66,15 @@ LEANER = """
 DROP INDEX IF EXISTS commands_at;
 DROP INDEX IF EXISTS inbox_kept_at;
 """
-CARRY_OVER = """
+# All of it or nothing: who is killed in the midst of it, and starts the earlier version again, has its facts.
+CARRY_OVER = f"""
 BEGIN;
-INSERT OR IGNORE INTO outbox SELECT n, id, owner, payload, posted_at FROM outbox_before;
+ALTER TABLE outbox RENAME TO outbox_before;
+{OUTBOX}
+INSERT INTO outbox SELECT n, id, owner, payload, posted_at FROM outbox_before;
 DROP TABLE outbox_before;
 COMMIT;
-"""
+"""  # noqa: S608  # of constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +111,10 @@ class Mailbox:
     @staticmethod
     def create_tables(connection: sqlite3.Connection) -> None:
         """Make them, or bring those of an earlier version up to date."""
-        tables = "SELECT name, sql FROM sqlite_master WHERE type = 'table'"
-        if "AUTOINCREMENT" in dict(connection.execute(tables)).get("outbox", ""):
-            connection.execute("ALTER TABLE outbox RENAME TO outbox_before")
-        connection.executescript(SCHEMA + LEANER)
-        if "outbox_before" in dict(connection.execute(tables)):
+        outbox = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'outbox'").fetchone()
+        if outbox and "AUTOINCREMENT" in outbox[0]:
             connection.executescript(CARRY_OVER)
+        connection.executescript(SCHEMA + LEANER)
 
     # facts that we produce
 
@@ -118,7 +122,7 @@ class Mailbox:
         """Keep a fact until ``owner`` acknowledges it. Posting the same id again changes nothing."""
         payload = msgspec.json.encode(fact)
         done = self._db.execute(
-            "INSERT OR IGNORE INTO outbox VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO outbox VALUES (?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO NOTHING",
             (self._posted + 1, fact.id, owner, payload, fact.at.isoformat()),
         )
         if not done.rowcount:

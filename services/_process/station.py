@@ -107,7 +107,9 @@ class Station:
         self.bus.subscribe(row)
 
     def on_fact(self, name: str, payload: type[P], handler: Callable[[m.Fact, P, datetime], Effects]) -> None:
-        """``name`` is the fact's type. The handler runs once per fact id; it may raise `RefusedError`."""
+        """``name`` is the fact's type. The handler runs once per fact id, within the transaction that keeps
+        it: it returns what is to be done, and may raise `RefusedError`.
+        """
         assert m.FACT_TYPES[name] is payload  # noqa: S101  # a wiring mistake of ours, seen at start
         self._facts[name] = handler
         self.bus.subscribe(t.FACTS, owner=self.context.service)
@@ -300,9 +302,7 @@ class Station:
             self.report(error, message.topic)
             if error.request_id is not None:  # else it would come again for ever
                 bad = m.Refused(id=error.request_id, code=error.code, message=error.message)
-                with self._transact():
-                    self.mailbox.refuse(producer, bad, self.context.now())
-                self._acknowledge(producer, bad.id, bad)
+                self._refuse(producer, bad)
             return
         if not self.mailbox.in_order(producer, fact):
             self._ask_again(producer)
@@ -323,6 +323,15 @@ class Station:
                 refused = self.mailbox.refusal(producer, fact.id)
         self._acknowledge(producer, fact.id, refused)
         self._say(effects)
+
+    def _refuse(self, producer: str, bad: m.Refused) -> None:
+        """A fact that cannot be read; what was dealt with under its id before is answered as it was."""
+        now = self.context.now()
+        with self._transaction():
+            if self.mailbox.keep(producer, bad.id, now):
+                self.mailbox.refuse(producer, bad, now)
+            refused = self.mailbox.refusal(producer, bad.id)
+        self._acknowledge(producer, bad.id, refused)
 
     def _taken(self, fact: m.Fact, now: datetime) -> list[Effect]:
         handler = self._facts.get(fact.type)

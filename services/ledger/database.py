@@ -213,6 +213,13 @@ def _theirs(sql: str) -> str:
     return sql.replace("?", "%s")
 
 
+def _kept(values: Sequence[object]) -> Sequence[object]:
+    """What PostgreSQL keeps of them: no text with a NUL, which SQLite takes, and agents may write."""
+    if not any(isinstance(value, str) and "\0" in value for value in values):
+        return values
+    return [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
+
+
 class _Postgresql:
     """A transaction begins with the first write within `transaction`; reads outside of one stand alone."""
 
@@ -294,14 +301,14 @@ class _Postgresql:
     def execute(self, sql: str, values: Sequence[object] = ()) -> Cursor:
         try:
             self._begin(sql)
-            return self._db.execute(_theirs(sql), values)
+            return self._db.execute(_theirs(sql), _kept(values))
         except self._away as error:
             raise self._trouble(error) from error
 
     def executemany(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         try:
             self._begin(sql)
-            self._db.cursor().executemany(_theirs(sql), rows)
+            self._db.cursor().executemany(_theirs(sql), map(_kept, rows))
         except self._away as error:
             raise self._trouble(error) from error
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -197,6 +199,33 @@ def test_the_tables_of_an_earlier_version_are_made_leaner_and_lose_nothing() -> 
     made = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     assert not any("AUTOINCREMENT" in sql for _, sql in made)
     assert "inbox_kept_at" not in dict(made)
+
+
+@pytest.mark.parametrize(
+    "step", [sqlite3.SQLITE_ALTER_TABLE, sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_DROP_TABLE]
+)
+def test_killed_while_they_are_made_leaner_they_are_the_earlier_version_s(tmp_path: Path, step: int) -> None:
+    path = tmp_path / "store.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as first:
+        first.executescript(BEFORE)
+        row = (7, "f0", "approvals", msgspec.json.encode(fact(0)), "")
+        first.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", row)
+        first.set_authorizer(lambda did, *_: sqlite3.SQLITE_DENY if did == step else sqlite3.SQLITE_OK)
+        with pytest.raises(sqlite3.DatabaseError):
+            Mailbox.create_tables(first)
+    with closing(sqlite3.connect(path, isolation_level=None)) as second:
+        named = second.execute("SELECT name FROM sqlite_master WHERE name LIKE 'outbox%'").fetchall()
+        assert named == [("outbox",)]
+        assert second.execute("SELECT n, id FROM outbox").fetchall() == [(7, "f0")]
+        Mailbox.create_tables(second)
+        assert sent(Mailbox(second)) == [("f0", None)]
+
+
+def test_a_number_that_is_taken_is_no_fact_that_was_posted_before(mailbox: Mailbox) -> None:
+    """Nobody else numbers facts. If somebody did, ours would not vanish without a word."""
+    mailbox._db.execute("INSERT INTO outbox VALUES (1, 'other', 'approvals', x'', '')")
+    with pytest.raises(sqlite3.IntegrityError):
+        mailbox.post("approvals", fact(0))
 
 
 def test_numbers_grow_also_when_the_outbox_has_become_empty(mailbox: Mailbox) -> None:

@@ -74,6 +74,39 @@ def test_a_full_disk_keeps_nothing_and_confirms_nothing(broker: MemoryBroker, ow
     assert len(acknowledged(broker, owner)) == 1
 
 
+@pytest.mark.parametrize(
+    "fails",
+    [
+        (sqlite3.SQLITE_TRANSACTION, "BEGIN"),
+        (sqlite3.SQLITE_INSERT, "inbox"),
+        (sqlite3.SQLITE_INSERT, "effects"),
+        (sqlite3.SQLITE_TRANSACTION, "COMMIT"),
+    ],
+    ids=["at its beginning", "at the id", "at the effect", "at its end"],
+)
+def test_wherever_its_transaction_fails_a_fact_has_its_effect_when_it_comes_again(
+    broker: MemoryBroker, owner: Party, fails: tuple[int, str]
+) -> None:
+    def deny(did: int, what: str | None, *_: object) -> int:
+        return sqlite3.SQLITE_DENY if (did, what) == fails else sqlite3.SQLITE_OK
+
+    owner.db.set_authorizer(deny)
+    with pytest.raises(sqlite3.DatabaseError):
+        owner.station.receive(sent(0))
+    owner.db.set_authorizer(None)
+    assert not owner.db.in_transaction
+    assert owner.effects() == []
+    assert acknowledged(broker, owner) == []
+    owner.db.close()
+    again = Party(broker.client(service=OWNER), OWNER, owner.path.parent)
+    assert again.station.mailbox.producers() == []
+    for _ in range(2):
+        again.station.receive(sent(0))
+    assert again.effects() == ["0"]
+    assert len(acknowledged(broker, again)) == 1
+    again.db.close()
+
+
 def test_a_commit_that_fails_is_rolled_back(owner: Party) -> None:
     owner.db.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
     owner.db.execute("CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)")

@@ -340,3 +340,20 @@ def test_another_key_than_the_one_that_sealed_is_found(run: Run) -> None:
             assert not (await verify(s))["ok"]
 
     run(test)
+
+
+def test_a_seal_under_a_key_that_was_given_up_is_none(run: Run) -> None:
+    """Keys are rotated because one was stolen."""
+
+    async def test(s: Stack) -> None:
+        async with s.running():
+            await some(s)
+            (stolen,) = keys(s)
+            await s.send("keys/rotate", {"id": "r1", "now": True})
+            with hands_in(s) as db:
+                head = db.execute("SELECT n, hash FROM audit_head").fetchone()
+                db.execute("UPDATE audit_head SET seal = ?", (audit.Seal([stolen.encode()]).of(*head),))
+            await s.ask("a3")
+            assert "set by another than the gate" in (await verify(s))["broken"]["reason"]
+
+    run(test)

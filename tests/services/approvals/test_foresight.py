@@ -46,6 +46,7 @@ def test_its_question_finds_it_examined(rules: Any) -> None:
     "other",
     [
         {"input_json": MAKE},
+        {"input_json": CLEAN.replace("d", "\\u0064", 1)},  # the same to JSON, and other bytes
         {"tool": "Monitor"},
         {"cwd": "/"},
         {"session": "shop"},

@@ -67,6 +67,22 @@ def test_a_call_that_was_asked_about_counts_once() -> None:
     assert (replay.looked_at, replay.calls) == (1, 0)
 
 
+def test_a_call_that_is_asked_about_at_once_is_kept_as_an_approval_alone(run: Run) -> None:
+    async def test(s: Stack) -> None:
+        async with s.running() as shell:
+            await judged(s, "make", "h1")
+            await judged(s, "ls", "h2")
+            await s.ask("a1", tool_use_id="toolu_h1")
+            await s.ask("a2", tool_use_id=None)  # nobody's call
+            await trio.sleep(NOTE_CALLS_S * 2)
+            await settle()
+            assert [one.tool_use_id for _, one in shell.store.passed(None, None, 9)] == ["toolu_h2"]
+            found = await ask(s, "replay", toml="")
+            assert (found["looked_at"], found["calls"]) == (2, 1)
+
+    run(test)
+
+
 def test_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.approvals.store.MAX_CALLS", 3)
     world = World()

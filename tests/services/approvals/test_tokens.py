@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bus.errors import MisuseError
-from services.approvals.tokens import Tokens
+from services.approvals.mac import Mac
+from services.approvals.tokens import KEY_BYTES, Tokens
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CLAIMS: tuple[str | datetime | None, ...] = ("a1", "uid", "00ff", AT)
@@ -53,3 +57,10 @@ def test_a_new_key_signs_and_the_old_one_still_proves() -> None:
 def test_a_weak_key_is_a_bug(keys: list[bytes]) -> None:
     with pytest.raises(MisuseError):
         Tokens(keys)
+
+
+@given(st.binary(min_size=KEY_BYTES, max_size=200), st.lists(st.binary(max_size=200), min_size=2, max_size=5))
+def test_a_signature_is_hmac_sha256_whatever_was_signed_before(key: bytes, messages: list[bytes]) -> None:
+    mac = Mac(key)
+    for message in messages:
+        assert mac.of(message) == hmac.digest(key, message, "sha256")

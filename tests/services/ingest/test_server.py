@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from bus import bridge_wire as bw
 from bus import messages as m
@@ -262,6 +264,52 @@ def test_a_restart_keeps_everything_and_the_agent_comes_back(tmp_path: Path) -> 
             nursery.cancel_scope.cancel()
 
     run(main)
+
+
+class Socket:
+    """A WebSocket that notes what is written, until its other side is gone."""
+
+    def __init__(self) -> None:
+        self.said: list[object] = []
+        self.gone = False
+
+    async def send_message(self, data: object) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.gone:
+            raise ConnectionClosed(None)
+        self.said.append(data)
+
+    async def aclose(self, code: int, _reason: str) -> None:
+        self.said.append(code)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_the_goodbye_comes_last_and_nothing_piles_up_for_who_is_gone(gone: bool) -> None:
+    async def main() -> None:
+        socket, cut = Socket(), trio.Event()
+        async with trio.open_nursery() as nursery:
+            there = cast(WebSocketConnection, socket)
+            connection = server.Connection(1, "one", there, nursery, bridge=True, cut=cut.set)
+            for data in ("a", "b"):  # before its writer has begun
+                connection.send(data)
+            nursery.start_soon(connection.write)
+            await trio.testing.wait_all_tasks_blocked()
+            socket.gone = gone
+            for data in ("c", "d"):
+                connection.send(data)
+                if gone:
+                    await trio.testing.wait_all_tasks_blocked()
+            connection.close(1001, "replaced")
+            connection.send("late")
+            assert len(connection._waiting) == (0 if gone else 2)
+            await connection.said_goodbye()
+            assert trio.current_time() == began, "nobody waits for who cannot be told"
+        assert socket.said == (["a", "b"] if gone else ["a", "b", "c", "d", 1001])
+        assert not cut.is_set()
+
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    began = clock.current_time()
+    trio.run(main, clock=clock)
 
 
 def test_the_token_is_compared_whole() -> None:

@@ -10,18 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import alembic.script
+import msgspec
 import pytest
 
+from bus import messages as m
+from bus import topics as t
+from bus.api import Received
 from bus.durable import Mailbox
+from bus.memory import MemoryBroker
 from services._process.store import StoreError, connect_store
 from services.ledger import database as seam
 from services.ledger import migrations
 from services.ledger.database import Database, open_database
 from services.ledger.migrations.versions import r0001_postings
 from services.ledger.model import KeepBudget
+from services.ledger.shell import Shell
 from services.ledger.store import Store
-from tests.services.ledger.support import START, World, as_step_4_left_it
+from tests.services.ledger.support import START, UID, World, as_step_4_left_it, fact_of, report
 from tests.support import postgres
+from tests.support.contexts import context_for
 
 Reopen = Callable[[], Database]
 
@@ -172,6 +179,66 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path.write_bytes(b"this is a letter, and no database at all" * 100)
     with pytest.raises(StoreError, match="cannot be used"):
         open_database(path, path)
+
+
+def test_a_cost_whose_commit_fails_counts_once_and_holds_once(place: Path | str, tmp_path: Path) -> None:
+    """At the mailbox's commit; a server has the postings by then. The next process gets the fact again."""
+    broker = MemoryBroker()
+
+    def started() -> Shell:
+        bus = broker.client(service="ledger")
+        context = context_for(bus, "ledger", tmp_path, now=lambda: START, ledger_database=str(place))
+        made = Shell(context)
+        made.station.on_fact("opened", m.SessionOpened, made.ledger.opened)
+        made.station.on_fact("cost", m.CostReported, made.ledger.cost)
+        made.station.act(made.ledger.snapshots(START))
+        return made
+
+    def tell(to: Shell, kind: str, data: m.Payload) -> None:
+        raw = msgspec.json.encode(fact_of(f"{kind}-1", kind, data, START))
+        values = {"producer": "ingest", "owner": "ledger"}
+        to.station.receive(Received(t.FACTS, values, raw, False, t.FACTS.path(**values), to.station.bus.node))
+
+    def deny(did: int, what: str | None, *_: object) -> int:
+        full = did == sqlite3.SQLITE_TRANSACTION and what == "COMMIT"
+        return sqlite3.SQLITE_DENY if full else sqlite3.SQLITE_OK
+
+    shell = started()
+    tell(shell, "opened", m.SessionOpened(session="web", cwd="/work", kind="managed", budget_usd=1.0))
+    shell.database.mailbox.set_authorizer(deny)
+    with pytest.raises(sqlite3.DatabaseError):
+        tell(shell, "cost", report(1, "2"))
+    shell.database.close()
+    for _ in range(2):  # it comes again, and once more
+        shell = started()
+        tell(shell, "cost", report(1, "2"))
+        assert shell.station.mailbox.kept("ingest", "cost-1")
+        assert shell.station.mailbox.refusal("ingest", "cost-1") is None
+        (cost,) = shell.database.execute("SELECT cost FROM postings").fetchall()
+        assert tuple(cost) == (2 * 10**12,)
+        assert shell.store.load(START, 900).sums[0].use.cost == 2 * 10**12
+        holds = shell.database.mailbox.execute("SELECT id FROM outbox").fetchall()
+        assert holds == [(f"hold-{UID}-1",)]
+        shell.database.close()
+
+
+def test_what_an_agent_writes_into_a_name_stops_no_ledger(database: Database) -> None:
+    """A NUL is text to JSON and to SQLite, and none to PostgreSQL: its fact would come again for ever."""
+    world = World(database=database)
+    since, nul = START, "a\0b"
+    world.open(cwd=nul)
+    followed = m.ConversationFollowed(session="web", conversation=nul, cwd=nul, since=since, path=nul)
+    world.fact(fact_of("f1", "conversation", followed, since))
+    lost = m.CostUnreported(
+        session="web", process=1, turn=0, conversation=nul, first=nul, messages=[nul],
+        usage={nul: m.RunningUsage(input=1)},
+    )  # fmt: skip
+    world.fact(fact_of("f2", "unreported", lost, since))
+    world.later(1000)
+    world.act(world.ledger.read(UID, [], world.now))
+    world.cost(1, "1")
+    world.restart()
+    assert world.session().spent_usd == 1.0
 
 
 # ── PostgreSQL alone ─────────────────────────────────────────────────────────────────────────────────────

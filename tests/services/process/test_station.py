@@ -289,6 +289,53 @@ def test_what_is_no_fact_is_reported_or_refused_and_never_stops_the_owner(home: 
     assert owner.effects() == []
 
 
+def sent(payload: bytes) -> Received:
+    values = {"producer": PRODUCER, "owner": OWNER}
+    return Received(t.FACTS, values, payload, False, t.FACTS.path(**values), "node")
+
+
+def acks(party: Party) -> list[m.Ack]:
+    return [codec.decode(t.ACKS, message.payload, m.Ack) for message in party.take(t.ACKS)]
+
+
+@pytest.mark.parametrize("poison", [None, "f0"], ids=["kept", "refused"])
+def test_what_was_dealt_with_is_answered_the_same_whatever_comes_under_its_id(
+    home: Path, poison: str | None
+) -> None:
+    owner = Party(OWNER, home, poison=poison)
+    owner.station.receive(sent(msgspec.json.encode(withdrawn(0))))
+    (answer,) = acks(owner)
+    assert (answer.ids == ["f0"]) is (poison is None)
+    effects, owner.poison = owner.effects(), None
+    other = msgspec.structs.replace(withdrawn(1), id="f0")
+    for payload in (msgspec.json.encode(other), b'{"id":"f0","type":7}', msgspec.json.encode(withdrawn(0))):
+        owner.start()
+        owner.station.receive(sent(payload))
+        assert acks(owner) == [answer]
+    assert owner.effects() == effects
+
+
+def test_a_bug_in_a_handler_keeps_nothing_of_the_fact(home: Path) -> None:
+    """The process ends of it; what is mended takes the fact when it comes again."""
+    owner = Party(OWNER, home)
+
+    def acts(*_: object) -> Iterator[Effect]:
+        owner.station.act([Row("by itself")])
+        yield Row("never")
+
+    def raises(*_: object) -> Iterator[Effect]:
+        raise KeyError("a bug of ours")
+
+    for bug in (raises, acts):
+        owner.station._facts["withdrawn"] = bug
+        with pytest.raises((KeyError, sqlite3.OperationalError)):
+            owner.station.receive(sent(msgspec.json.encode(withdrawn(0))))
+        assert (owner.effects(), acks(owner), owner.db.in_transaction) == ([], [], False)
+        owner.start()
+    owner.station.receive(sent(msgspec.json.encode(withdrawn(0))))
+    assert (owner.effects(), acks(owner)) == (["f0"], [m.Ack(ids=["f0"])])
+
+
 def test_what_follows_from_an_acknowledgement_is_kept_with_it(home: Path) -> None:
     class Telling(Station):
         def fact_kept(self, fact_id: str) -> Iterator[Effect]:
