@@ -34,11 +34,14 @@ def _home() -> Home:
 
 def _check_unserved(home: Home) -> None:
     """Raises `LockHeldError` where another supervisord runs the services of this home. One that is ending is
-    waited for. What a person started by hand is left to the service itself.
+    waited for. What a person started by hand is left to the service itself, and so is a lock that cannot be
+    made: the disk may be full, and have room again.
     """
     try:
         with hold_lock(home, FIRST):
             return
+    except OSError:
+        return
     except LockHeldError as held:
         other = _supervisor_of(held.pid)
     if other is not None:

@@ -160,6 +160,15 @@ def test_a_supervisord_that_stands_still_or_has_no_room_costs_lines_and_nothing_
     assert "Traceback" not in site.supervisord.said()
 
 
+def test_where_no_lock_can_be_made_services_are_started_all_the_same(tmp_path: Path) -> None:
+    """They say what is in the way, and are started again until it is not."""
+    (tmp_path / "home/run/broker.lock").mkdir(parents=True, mode=0o700)
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "POINTSMAN_HOME": str(tmp_path / "home")}
+    conf = our_conf(tmp_path, {"ledger": "/bin/cat"})
+    with Supervisord(conf, environ, tmp_path / "out") as supervisord:
+        eventually(lambda: "spawned: 'ledger'" in supervisord.said(), "it starts the service")
+
+
 HOLDS = """
 import sys
 from pathlib import Path
