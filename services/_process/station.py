@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar, cast
@@ -134,11 +134,9 @@ class Station:
                 self._write(decided)
         self._say(decided)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self) -> AbstractContextManager[None]:
         self._commits += 1
-        with self._transact():
-            yield
+        return self._transact()
 
     def settle(self) -> None:
         """Take acknowledged facts out of the outbox now."""
