@@ -68,6 +68,7 @@ from services.approvals.model import (
     Audit,
     NotDecided,
     Place,
+    Restate,
     Save,
     SaveRule,
     SaveUsers,
@@ -115,6 +116,7 @@ class Gate(Policing):
         self._recall = recall
         self._pending = {approval.id: approval for approval in pending}
         self._items = {approval.id: say.item(approval) for approval in self._pending.values()}
+        self._said: m.PendingApprovals | None = None
 
     @property
     def count(self) -> int:
@@ -127,11 +129,21 @@ class Gate(Policing):
 
     def snapshots(self) -> list[Effect]:
         """Everything that stands on the bus, for a start."""
+        self._said = None
         said: list[Effect] = []
         for approval in self._pending.values():
             view = reading.view(approval.input_json, reading.parse(approval.input_json))
             said += self._ask(approval, view)
-        return [*said, *self._waiting()]
+        return [*said, *self.restated()]
+
+    def restated(self) -> list[Effect]:
+        """What waits, for everybody and for each device: the snapshots that have changed."""
+        said: list[Effect] = []
+        waits = say.waiting(self._pending.values(), self._items.values())
+        if waits != self._said:
+            self._said = waits
+            said.append(Publish(t.APPROVALS_PENDING, waits))
+        return [*said, *self.devices.pending(list(self._pending.values()), self._items)]
 
     # users
 
@@ -142,7 +154,7 @@ class Gate(Policing):
         before, self._approvers = self._approvers, {a.user: a for a in users.approvers(u.users)}
         told: list[Effect] = [SaveUsers(tuple(u.users)), Audit(now, "users", "", rows.users(u.users))]
         told += users.changed(self._tokens, self._pending.values(), before, self._approvers)
-        return [*told, *self.devices.admit(u.users), *self._for_devices()]
+        return [*told, *self.devices.admit(u.users), Restate()]
 
     def rekey(self, tokens: Tokens) -> list[Effect]:
         """Sign with these from now on. Returns new tokens for what waits."""
@@ -172,7 +184,7 @@ class Gate(Policing):
             return [asked, *self._decide_by_rule(approval, verdict, now)]
         self._pending[approval.id] = approval
         self._items[approval.id] = say.item(approval)
-        return [Save(approval, new=True), asked, *self._ask(approval, examined.view), *self._waiting()]
+        return [Save(approval, new=True), asked, *self._ask(approval, examined.view), Restate()]
 
     def withdrawn(self, fact: m.Fact, w: m.QuestionWithdrawn, now: datetime) -> list[Effect]:
         """The agent waits no more; what is decided stays decided."""
@@ -222,7 +234,7 @@ class Gate(Policing):
             a for a in self._pending.values() if a.expires_at is not None and a.expires_at <= now
         ]:
             effects += self._expire(approval, now)
-        return say.joined(effects)
+        return effects
 
     def _expire(self, approval: Approval, now: datetime) -> list[Effect]:
         assert approval.expires_at is not None  # noqa: S101  # only what can expire is expired
@@ -353,7 +365,7 @@ class Gate(Policing):
                 "approved_by": approved_by,
                 "required": chosen.required,
             }
-            return [Save(approval), noted, *self._for_devices(), ReplyTo(d.id, result)]
+            return [Save(approval), noted, Restate(), ReplyTo(d.id, result)]
         return [
             noted,
             *self._remembered(rule, now),
@@ -402,12 +414,6 @@ class Gate(Policing):
         said: list[Effect] = [Publish(t.APPROVAL_REQUEST, say.request(self._node, a, view), {"id": a.id})]
         return [*said, *(users.token(self._tokens, a, approver) for approver in self._approvers.values())]
 
-    def _waiting(self) -> list[Effect]:
-        return [say.pending(self._pending.values(), self._items.values()), *self._for_devices()]
-
-    def _for_devices(self) -> list[Effect]:
-        return self.devices.pending(list(self._pending.values()), self._items)
-
     def _may_decide(self, user: str) -> bool:
         return user in self._approvers or user in self.devices
 
@@ -455,7 +461,7 @@ class Gate(Policing):
             Save(done),
             *told(done, now),
             *cleared,
-            *self._waiting(),
+            Restate(),
             say.outcome(done),
         ]
         if reply_to is not None:

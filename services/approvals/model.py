@@ -191,6 +191,13 @@ class LookAhead(Do):
 
 
 @dataclass(frozen=True, slots=True)
+class Restate(Do):
+    """What waits has changed: say it (`Gate.restated`) when all else is said. Nobody waits for that list, and
+    with a hundred approvals it is long.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Unapproved(Do):
     """For the metrics: a tool ran against a decision, or without one."""
 

@@ -33,6 +33,7 @@ from services.approvals.model import (
     LookAhead,
     NoteCall,
     Place,
+    Restate,
     Save,
     SavePolicy,
     State,
@@ -58,7 +59,6 @@ class Policing:
     _pending: dict[str, Approval]
     find: Callable[[str], Approval | None]
     tick: Callable[[datetime], list[Effect]]
-    _for_devices: Callable[[], list[Effect]]
     _end_by_rule: Callable[[Approval, Verdict, datetime], list[Effect]]
     _ask: Callable[[Approval, reading.View], list[Effect]]
     _decide_by_rule: Callable[[Approval, Verdict, datetime], list[Effect]]
@@ -156,7 +156,7 @@ class Policing:
             Audit(now, "policy_loaded", "", {"rules": len(rules.rules), "sha256": sha256, "by": by}),
             Publish(t.APPROVAL_EVENTS, m.ApprovalEvent(at=now, action="policy_loaded", reason=text)),
         ]
-        return say.joined([*said, *self.tick(now), *self.hold_against_rules(now), *self._for_devices()])
+        return [*said, *self.tick(now), *self.hold_against_rules(now), Restate()]
 
     def hold_against_rules(self, now: datetime) -> list[Effect]:
         """Judge again what waits."""
@@ -283,7 +283,7 @@ class Policing:
             seen = a.required == 1 and level_rank(a.danger.level) <= level_rank(rule.max_level)
             if verdict.answer == "deny" or (verdict.answer == "allow" and verdict.rule == rule.id and seen):
                 settled += self._end_by_rule(a, verdict, now)
-        return say.joined(settled)
+        return settled
 
 
 AGAINST = {

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from bus import codec
 from bus import messages as m
 from bus import topics as t
-from bus.effects import Effect, Post, Publish
-from bus.topics import Topic
+from bus.effects import Post, Publish
 from services.approvals import reading
 from services.approvals.model import Approval, State
 from services.approvals.rules import Verdict
 
 # Of the pending snapshot, oldest first: 4 MiB is the most that a reader takes; ``count`` is right.
 MAX_ITEMS = 1000
-
-_WAITING = (t.APPROVALS_PENDING, t.DEVICE_PENDING)
 
 
 def request(node: str, a: Approval, view: reading.View) -> m.ApprovalRequest:
@@ -58,13 +55,8 @@ def item(a: Approval) -> m.PendingItem:
     )
 
 
-def pending(approvals: Collection[Approval], items: Iterable[m.PendingItem]) -> Publish:
-    """``approvals`` and ``items`` oldest first."""
-    return Publish(t.APPROVALS_PENDING, waiting(approvals, items))
-
-
 def waiting(approvals: Collection[Approval], items: Iterable[m.PendingItem]) -> m.PendingApprovals:
-    """As `pending`, for whoever it is for."""
+    """What waits, for whoever it is for. ``approvals`` and ``items`` oldest first."""
     oldest = next(iter(approvals), None)
     listed = [entry for entry, _ in zip(items, range(MAX_ITEMS), strict=False)]
     return m.PendingApprovals(
@@ -73,20 +65,6 @@ def waiting(approvals: Collection[Approval], items: Iterable[m.PendingItem]) -> 
         oldest_at=oldest.created_at if oldest else None,
         items=listed,
     )
-
-
-def joined(effects: Sequence[Effect]) -> list[Effect]:
-    """What waits, said once: of several such snapshots in one step only the last tells anything."""
-    last: dict[tuple[Topic, str], Effect] = {}
-    for effect in effects:
-        if isinstance(effect, Publish) and effect.row in _WAITING:
-            last[effect.row, effect.values.get("device", "")] = effect
-    kept = {id(effect) for effect in last.values()}
-    return [
-        effect
-        for effect in effects
-        if not (isinstance(effect, Publish) and effect.row in _WAITING) or id(effect) in kept
-    ]
 
 
 def outcome(a: Approval) -> Publish:

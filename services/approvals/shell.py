@@ -32,6 +32,7 @@ from services.approvals.model import (
     NotDecided,
     NoteCall,
     OldKeys,
+    Restate,
     Save,
     SaveCalls,
     SavePolicy,
@@ -81,6 +82,7 @@ class Shell:
         self._noted = trio.Event()
         self._ahead: deque[LookAhead] = deque(maxlen=MAX_AHEAD)  # the oldest gives way
         self._seen = trio.Event()
+        self._waiting_changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         connection = open_store(context.home.store(context.service), MIGRATIONS, durable=True, gone=GONE)
         keys = Keys(context.home, context.log.secret)
@@ -177,6 +179,7 @@ class Shell:
             nursery.start_soon(self._reload_on_signal)
             nursery.start_soon(self._note_calls)
             nursery.start_soon(self._look_ahead)
+            nursery.start_soon(self._restate)
             await station.run()
 
     def _decide(self, command: m.Decision, values: dict[str, str], now: datetime) -> list[Effect]:
@@ -302,6 +305,12 @@ class Shell:
                 self.gate.look_ahead(self._ahead.popleft(), self._context.now())
                 await trio.lowlevel.checkpoint()
 
+    async def _restate(self) -> None:
+        while True:
+            await self._waiting_changed.wait()
+            self._waiting_changed = trio.Event()
+            self.station.act(self.gate.restated())
+
     def _keep_calls(self) -> None:
         self._noted = trio.Event()
         calls, self._calls = self._calls, {}
@@ -333,6 +342,8 @@ class Shell:
         elif isinstance(effect, LookAhead):
             self._ahead.append(effect)
             self._seen.set()
+        elif isinstance(effect, Restate):
+            self._waiting_changed.set()
         elif isinstance(effect, NotDecided):
             self._refused.labels(effect.code).inc()
         elif isinstance(effect, Unapproved):

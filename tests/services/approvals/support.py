@@ -23,7 +23,7 @@ from services.approvals.audit import Seal
 from services.approvals.core import Gate
 from services.approvals.danger.sight import BLIND, Sight
 from services.approvals.devices import NO_LIMIT, Devices, Limit
-from services.approvals.model import Approval, Approver, GoodPolicy, LookAhead
+from services.approvals.model import Approval, Approver, GoodPolicy, LookAhead, Restate
 from services.approvals.policy import compile_rules
 from services.approvals.press import Looks, press
 from services.approvals.rules import Rules, Verdict
@@ -110,6 +110,8 @@ class World:
 
     def act(self, effects: Iterable[Effect]) -> list[Effect]:
         decided = list(effects)
+        if any(isinstance(effect, Restate) for effect in decided):
+            decided += self.gate.restated()
         if self.crash is Crash.BEFORE:
             return []
         with self.store.transaction():

@@ -143,12 +143,12 @@ def test_a_question_says_request_then_tokens_then_pending() -> None:
     assert order(world.ask()) == ["request", "{user}", "pending"]
 
 
-def test_a_decision_clears_then_counts_down_then_tells() -> None:
+def test_a_decision_clears_then_tells_and_counts_down_last() -> None:
     world = World()
     world.ask()
     effects = world.decide()
-    assert order(effects) == ["request-", "{user}-", "pending", "outcome"]
-    assert isinstance(effects[-2], ReplyTo)
+    assert order(effects) == ["request-", "{user}-", "outcome", "pending"]
+    assert isinstance(effects[-1], Publish), "nobody waits for what counts down"
     assert result(effects) == world.approval().outcome
 
 
