@@ -35,6 +35,7 @@ from services.ingest.hooks import Hooks
 from services.ingest.links import Links
 from services.ingest.model import Record, Session, Settings
 from services.ingest.states import Status
+from services.ingest.step import connected as within_reach
 
 INDEX_S = 0.25  # the index is published at most this often
 
@@ -194,7 +195,7 @@ class Sessions(Commands, Links, Hooks):
             holds.enforce(step, again=True)
         elif what == "limit" and r.waits is not None and r.waits.until is not None and r.waits.until <= now:
             limits.reset(step)
-        elif what == "baseline" and r.initialized and not r.baseline:
+        elif what == "baseline" and r.initialized and not r.baseline and within_reach(session):
             turns.set_baseline(step)
         elif what == "hooks" and r.callbacks:
             hook_rules.give_up(step) if r.kind in HOOKED else callbacks.remind(step)

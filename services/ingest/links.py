@@ -97,6 +97,7 @@ class Links(Registry):
         if r.alive and not r.initialized:
             self._set(r, "init", step.now + timedelta(seconds=INIT_S))
         self._timers.pop((r.uid, "grace"), None)
+        self._timers.pop((r.uid, "baseline"), None)  # it has as long again
 
     def disconnected(self, number: int, now: datetime) -> list[Effect]:
         session = self._links.get(number)

@@ -11,6 +11,7 @@ import pytest
 
 from bus import messages as m
 from bus.errors import RefusedError
+from services.ingest.registry import BASELINE_S
 from services.ingest.states import Status
 from services.ingest.turns import RECENT_COSTS
 from tests.services.ingest.support import (
@@ -359,14 +360,44 @@ def test_the_baseline_stays_exact_however_often_the_agent_is_killed(play: Play) 
         play.say(INIT, result(f"res-{process}", f"0.2{process:03}"))
 
 
-def test_without_an_answer_the_baseline_is_zero_after_three_seconds(play: Play) -> None:
+def test_without_an_answer_the_baseline_is_zero_after_a_while(play: Play) -> None:
     play.open(resume="conv-0", prompt="go")
     init = next(iter(play.record.requests))
     play.respond(init, {})
     assert [line["type"] for line in play.lines()] == ["control_request"] * 2
-    play.later(3.1)
+    play.later(BASELINE_S + 0.1)
     assert play.facts("cost")[0].total_usd == "0"
     assert play.lines()[-1]["type"] == "user"
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_an_agent_that_is_out_of_reach_is_not_taken_to_start_from_zero(play: Play, crash: bool) -> None:
+    """Its answer stands in the journal: who counts from zero meanwhile counts the old total again."""
+    play.open(resume="conv-0", prompt="go")
+    init, base = play.record.requests
+    play.respond(init, {})
+    play.later(BASELINE_S - 1)
+    play.crash() if crash else play.detach()
+    play.later(BASELINE_S + 1)
+    assert play.facts("cost") == []
+    play.connect()
+    play.later(BASELINE_S - 1)
+    assert play.facts("cost") == []
+    play.respond(base, {"text": "Total cost: $0.1366"})
+    assert [fact.total_usd for fact in play.facts("cost")] == ["0.1366"]
+
+
+def test_a_late_answer_is_where_counting_starts_unless_something_was_counted(play: Play) -> None:
+    play.open(resume="conv-0", prompt="go")
+    init, base = play.record.requests
+    play.respond(init, {})
+    play.later(BASELINE_S + 0.1)
+    play.respond(base, {"text": "Total cost: $0.1366"})
+    assert [(fact.baseline, fact.total_usd) for fact in play.facts("cost")] == [(True, "0"), (True, "0.1366")]
+    play.say(INIT, result("res-1", "0.2"))
+    play.record.requests["again"] = "baseline"
+    play.respond("again", {"text": "Total cost: $0.1"})
+    assert [fact.total_usd for fact in play.facts("cost")] == ["0", "0.1366", "0.2"]
 
 
 def test_set(play: Play) -> None:
