@@ -274,16 +274,17 @@ class Shell:
         """Newest first, and with pauses: approvals go on meanwhile."""
         replay = Replay(replace(rules, remembered=self.store.remembered()), self.gate.hurried)
         since = command.since.astimezone(UTC) if command.since is not None else None
-        before: int | None = None
-        while replay.looked_at < MAX_REPLAYED:
-            found = self.store.past(since, before, REPLAY_AT_ONCE)
-            if not found:
-                break
-            before = found[-1][0]
+        found = self.store.past(since, None, REPLAY_AT_ONCE)
+        while found:
             replay.look(approval for _, approval in found)
             await trio.lowlevel.checkpoint()
+            number, last = found[-1]
+            if replay.looked_at >= MAX_REPLAYED:
+                since = last.created_at  # of calls before it, who knows which were asked about after all
+                break
+            found = self.store.past(since, number, REPLAY_AT_ONCE)
         self._keep_calls()
-        before = None
+        before: int | None = None
         while passed := self.store.passed(since, before, REPLAY_AT_ONCE):
             before = passed[-1][0]
             replay.look_at_calls(call for _, call in passed)

@@ -13,7 +13,7 @@ from services.approvals import passed
 from services.approvals.model import NoteCall, SaveCalls
 from services.approvals.passed import MAX_INPUT, Passed, bounded
 from services.approvals.replay import Replay
-from services.approvals.shell import NOTE_CALLS_S
+from services.approvals.shell import NOTE_CALLS_S, REPLAY_AT_ONCE
 from tests.services.approvals.stand import Run, Stack, ask, judged, settle
 from tests.services.approvals.support import SIGHT, START, UID, World, policy
 
@@ -79,6 +79,26 @@ def test_a_call_that_is_asked_about_at_once_is_kept_as_an_approval_alone(run: Ru
             assert [one.tool_use_id for _, one in shell.store.passed(None, None, 9)] == ["toolu_h2"]
             found = await ask(s, "replay", toml="")
             assert (found["looked_at"], found["calls"]) == (2, 1)
+
+    run(test)
+
+
+def test_where_not_all_decisions_are_looked_at_no_earlier_call_is(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one that was asked about long ago would be told as run by the agent itself."""
+    monkeypatch.setattr("services.approvals.shell.MAX_REPLAYED", REPLAY_AT_ONCE)
+
+    async def test(s: Stack) -> None:
+        async with s.running():
+            for number in range(REPLAY_AT_ONCE + 2):
+                await judged(s, request_id=f"h{number}")
+                await trio.sleep(NOTE_CALLS_S * 2)
+                await s.ask(f"a{number}", tool_use_id=f"toolu_h{number}")
+            await judged(s, request_id="its-own")
+            found = await ask(s, "replay", toml=NO_MAKE)
+            assert (found["looked_at"], found["calls"]) == (REPLAY_AT_ONCE, 1)
+            assert found["changes"] == {"ask → deny": REPLAY_AT_ONCE, "agent → deny": 1}
 
     run(test)
 
