@@ -14,6 +14,7 @@ from bus.messages import level_rank
 from services.approvals.danger import commands, known, paths
 from services.approvals.danger.checks import CHECKS
 from services.approvals.danger.checks.common import by_name
+from services.approvals.danger.checks.programs import managed
 from services.approvals.danger.checks.reach import over_sources, reach
 from services.approvals.danger.checks.servers import local_only
 from services.approvals.danger.commands import Command, Redirect
@@ -95,6 +96,8 @@ def _command(command: Command, ground: Ground, budget: _Budget) -> Iterator[Find
     local = "/" in head and not paths.is_system_program(posixpath.normpath(head))
     if local:
         yield from by_name(head)
+        if found is None:
+            yield from managed(name, " ".join(command.argv[1:]))
         yield from paths.judge(head, "run", ground)
         if found is not None and name not in _OFTEN_LOCAL and _OWN_BIN.search(head) is None:
             yield said("local_program")

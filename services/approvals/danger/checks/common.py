@@ -55,7 +55,7 @@ _FROM_NET = frozenset(
 
 _TELLING = re.compile(
     r"(^|[._-])((un)?deploy|publish|release|destroy|nuke|wipe|drop|delete|remove|purge|truncate|erase|reset|restore|prod|"
-    r"production|rollback|provision|teardown)([._-]|$)"
+    r"production|rollback|provision|teardown)([._-]|[A-Z]|db|database|all|$)"
 )
 
 

@@ -137,7 +137,7 @@ def interpreter(command: Command, rest: Sequence[Word], _o: Options, ground: Gro
     words = list(rest)
     joined = " ".join(word.text for word in words)
     if command.name in _HOSTS:
-        yield from _managed(command.name, joined)
+        yield from managed(command.name, joined)
         yield from reach((word.text for word in words), ground)
         return
     if name not in _PYTHONS and _LOADS.search(joined):
@@ -209,12 +209,12 @@ def _program(program: Word, arguments: Sequence[Word], ground: Ground) -> Iterat
     yield from paths.judge(program.text, "read", ground, glob=program.glob)
     if "://" in program.text or re.fullmatch(r"[a-z]+:.*", program.text):
         yield high("runs a program from the network")
-    yield from _managed(name_of(program.text), " ".join(word.text for word in arguments))
+    yield from managed(name_of(program.text), " ".join(word.text for word in arguments))
     for word in arguments:
         yield from paths.judge(word.text.partition("=")[2] or word.text, "none", ground, glob=word.glob)
 
 
-def _managed(program: str, joined: str) -> Iterator[Finding]:
+def managed(program: str, joined: str) -> Iterator[Finding]:
     """Programs of frameworks that can drop a database, as everybody knows them."""
     if re.search(
         r"\b(flush|sqlflush|reset_db|drop\w*|downgrade|destroy|db:drop|db:reset|wipe|"
@@ -304,6 +304,8 @@ def _module(module: str, rest: Sequence[Word], ground: Ground) -> Iterator[Findi
             "logging",
         ):
             yield medium("runs a module that does more than compute")
+        yield from by_name(module.rpartition(".")[2])
+        yield from managed("", " ".join(word.text for word in rest))
         return
     yield medium("runs a module that Pointsman does not know")
 
@@ -335,12 +337,13 @@ def runner(_c: Command, rest: Sequence[Word], options: Options, _g: Ground) -> I
 
 
 _TARGET_HIGH = re.compile(
-    r"(^|[.:_/+-])((un)?deploy\w*|publish\w*|release\w*|(un)?install([A-Z]\w*)?|destroy\w*|drop|"
-    r"nuke|purge|wipe|prod|production|push|upload\w*|db:schema:load|"
+    r"(^|[.:_/+-])((un)?deploy\w*|(un)?publish\w*|release\w*|(un)?install([A-Z]\w*)?|destroy\w*|drop|"
+    r"nuke|purge|wipe\w*|prod|production|push|upload\w*|db:schema:load|"
     r"ship|rollback|reset|teardown|distclean|mrproper|apply|provision|terraform|"
     r"prune|delete\w*|remove\w*|flash|"
     r"submit|promote|format-disk|clobber|expunge|obliterate|truncate\w*|erase|"
-    r"(drop|reset|flush|wipe|restore)[_:-]?(db|database|data|backup)s?|(db|database|data|backup)[_:-]restore)([:_/-]|$)"
+    r"(drop|reset|flush|restore|clear|recreate|rm|kill)[_:-]?(db|database|data|backup|volume|table|all)s?|"
+    r"(db|database|data|backup)[_:-]restore)([:_/-]|$)"
 )
 
 

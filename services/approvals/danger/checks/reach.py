@@ -20,8 +20,8 @@ _FORGE = re.compile(r"^(?:github|gitlab|bitbucket|codeberg)\.(?:com|org)[/:]")
 _EVERYBODY = re.compile(r"(?:^|[=:@/])(?:0\.0\.0\.0|\[::\])(?::\d+)?$")
 # `--outDir src`, `-d .`: where a tool writes, it often clears away what stood there
 _OVER_SOURCES = re.compile(
-    r"(?:^| )-{1,2}(?:[\w.-]*(?:out|dest|temp|tmp|target-dir|report|artifact|coverage)[\w.-]*|d|o)[= ]"
-    r"(?:\.|(?:\./)?(?:src|sources?|tests?|packages|services|internal|cmd|include|\.git))/?(?= |$)",
+    r"(?:^| )-{1,2}(?:[\w.-]*(?:out|dest|dist|temp|tmp|target-dir|report|artifact|coverage)[\w.-]*|d|o)[= ]"
+    r"(?:\w+:)?(?:\.|(?:\./)?(?:src|sources?|tests?|packages|services|internal|cmd|include|\.git))/?(?= |$)",
     re.IGNORECASE,
 )
 _PLACE = re.compile(r"(?:/|~|\.\.(?:/|$))")
