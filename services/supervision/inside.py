@@ -2,8 +2,8 @@
 
 Loading it says where the logs go (`logfiles`): that is known by now to a stack, by its POINTSMAN_HOME or
 configuration, and cannot stand in a supervisord.conf that two of them share. Where no service could start,
-supervisord ends before it starts any, and tells why once: over a mistake in the configuration, or because
-another supervisord runs them for this home.
+supervisord ends before it starts any, and tells why once: over a mistake in the configuration, because
+another supervisord runs them for this home, or because services may not print where it prints.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from contextlib import suppress
 import psutil
 
 from services._process.config import load_config
-from services._process.errors import ConfigError, HomeError, LockHeldError
+from services._process.errors import ConfigError, HomeError, LockHeldError, WorldError
 from services._process.home import Home
 from services._process.lock import hold_lock
 from services.supervision import logfiles
 from services.supervision.handler import Handler
 
-EXIT_CONFIG, EXIT_LOCKED = 2, 3  # as the services' own
+EXIT_CONFIG, EXIT_LOCKED, EXIT_WORLD = 2, 3, 4  # as the services' own
 FIRST = "broker"  # the service that every stack starts first
 
 
@@ -51,6 +51,19 @@ def _check_unserved(home: Home) -> None:
         )
 
 
+def _check_terminal() -> None:
+    """supervisord opens its stderr anew for each service. Another user's terminal, after `su`, and the
+    journal's socket refuse that, which it would try for ever. Raises `WorldError`.
+    """
+    try:
+        os.close(os.open("/dev/fd/2", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK))
+    except OSError as error:
+        raise WorldError(
+            f"where this is printed, no service may print ({error.strerror}: another user's terminal, or a "
+            "socket): use `make run`, or put `2>&1 | cat` behind the command"
+        ) from error
+
+
 def _supervisor_of(pid: int | None) -> int | None:
     """The supervisord that started this process; None if none did, or that cannot be seen."""
     with suppress(psutil.Error):
@@ -62,9 +75,11 @@ def _supervisor_of(pid: int | None) -> int | None:
 try:
     _own = _home()
     _check_unserved(_own)
-except (ConfigError, LockHeldError) as error:
+    _check_terminal()
+except (ConfigError, LockHeldError, WorldError) as error:
     for line in str(error).splitlines():
         sys.stderr.write(f"supervisord: {line}\n")
-    sys.exit(EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_LOCKED)
+    known = {ConfigError: EXIT_CONFIG, LockHeldError: EXIT_LOCKED, WorldError: EXIT_WORLD}
+    sys.exit(next(code for kind, code in known.items() if isinstance(error, kind)))
 
 handle = Handler(logfiles.install(_own))

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -227,3 +228,19 @@ def test_what_no_service_could_start_with_ends_supervisord_with_one_message(
         assert supervisord.process.wait(60) == 2
         assert said in supervisord.said()
         assert len(supervisord.said().splitlines()) == 1
+
+
+def test_a_terminal_that_may_not_be_opened_again_ends_it_with_one_message(tmp_path: Path) -> None:
+    """A socket, as the journal's, refuses that to everybody."""
+    environ = {"HOME": str(tmp_path), "POINTSMAN_HOME": str(tmp_path / "home")}
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / "supervisord"), "-c", str(ROOT / "supervisord.conf")],
+            env=environ, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs.fileno(), timeout=60,
+            check=False,
+        )  # fmt: skip
+        said = ours.recv(4096).decode()
+    assert done.returncode == 4
+    assert said.startswith("supervisord: where this is printed, no service may print (")
+    assert "make run" in said
