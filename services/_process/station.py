@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import partial
@@ -177,9 +177,12 @@ class Station:
                     raise TypeError(f"{effect!r}: this service does nothing of its own")
                 self._do(effect)
 
-    def report(self, error: PeerError | RefusedError, topic: str) -> None:
-        """Tell that a message without an id could not be acted on."""
-        self.context.log.warning("not acted on", topic=topic, code=error.code, reason=error.message)
+    def report(
+        self, error: PeerError | RefusedError, topic: str, values: Mapping[str, str] | None = None
+    ) -> None:
+        """Tell that a message without an id could not be acted on. ``values`` are its topic's."""
+        about = {"session": values["session"]} if values and "session" in values else {}
+        self.context.log.warning("not acted on", topic=topic, code=error.code, reason=error.message, **about)
         self.context.errors.labels(code=error.code).inc()
         self.bus.publish(
             t.ERRORS,
@@ -239,7 +242,7 @@ class Station:
                 self.act(self._messages[row](message, self.context.now()))
             except PeerError as error:
                 self._figures.undecodable(row)
-                self.report(error, message.topic)
+                self.report(error, message.topic, message.values)
 
     def _on_command(self, message: Received) -> None:
         if message.retained or not message.payload:
@@ -251,7 +254,7 @@ class Station:
         except PeerError as error:
             self._figures.undecodable(message.row)
             if error.request_id is None:
-                self.report(error, message.topic)
+                self.report(error, message.topic, message.values)
             else:
                 self._say([ReplyTo(error.request_id, error=RefusedError(error.code, error.message))])
             return
@@ -272,7 +275,7 @@ class Station:
             failed = [e for e in effects if isinstance(e, ReplyTo) and e.error is not None]
             effects = [e for e in effects if not (isinstance(e, ReplyTo) and e.request_id is None)]
             for reply in failed:
-                self.report(cast(RefusedError, reply.error), message.topic)
+                self.report(cast(RefusedError, reply.error), message.topic, message.values)
             self.act(effects)
             return
         if reads:
@@ -297,7 +300,7 @@ class Station:
             fact = codec.decode(t.FACTS, message.payload, m.Fact)
         except PeerError as error:
             self._figures.undecodable(t.FACTS)
-            self.report(error, message.topic)
+            self.report(error, message.topic, message.values)
             if error.request_id is not None:  # else it would come again for ever
                 bad = m.Refused(id=error.request_id, code=error.code, message=error.message)
                 self._refuse(producer, bad)
@@ -361,7 +364,7 @@ class Station:
             ack = codec.decode(t.ACKS, message.payload, m.Ack)
         except PeerError as error:
             self._figures.undecodable(t.ACKS)
-            self.report(error, message.topic)
+            self.report(error, message.topic, message.values)
             return
         owner = message.values["owner"]
         if not ack.ids and not ack.refused:

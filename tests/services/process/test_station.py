@@ -27,6 +27,7 @@ from bus.effects import Do, Effect, Keep, Post, Publish, ReplyTo
 from bus.errors import PeerError, RefusedError
 from bus.topics import Topic
 from services._process.context import Context
+from services._process.logs import Log
 from services._process.station import Station
 from services._process.store import transaction
 from tests.support.contexts import context_for
@@ -447,6 +448,15 @@ def test_without_an_id_it_acts_each_time_and_errors_go_to_errors(home: Path) -> 
     reports = [codec.decode(t.ERRORS, x.payload, m.ErrorReport) for x in party.take(t.ERRORS)]
     assert [report.code for report in reports] == ["busy", "bad_request", "bad_request"]
     assert {report.topic for report in reports} == {"sessions/s1/interrupt"}
+
+
+def test_the_log_names_the_session_of_what_was_not_acted_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(Log, "warning", lambda _self, _event, /, **fields: told.append(fields))
+    Party(OWNER, home).station.receive(command(b"no command"))
+    assert [(fields["session"], fields["topic"]) for fields in told] == [("s1", "sessions/s1/interrupt")]
 
 
 def test_a_retained_command_is_ignored_and_so_is_the_message_that_clears_it(home: Path) -> None:
