@@ -295,10 +295,11 @@ def test_the_goodbye_comes_last_and_nothing_piles_up_for_who_is_gone(gone: bool)
             nursery.start_soon(connection.write)
             await trio.testing.wait_all_tasks_blocked()
             socket.gone = gone
-            for data in ("c", "d"):
-                connection.send(data)
-                if gone:
-                    await trio.testing.wait_all_tasks_blocked()
+            connection.send("c")
+            connection.send("d")
+            if gone:
+                await trio.testing.wait_all_tasks_blocked()
+                connection.send("e")
             connection.close(1001, "replaced")
             connection.send("late")
             assert len(connection._waiting) == (0 if gone else 2)
