@@ -105,8 +105,8 @@ def fill(path: Path, count: int) -> None:
     db.execute("UPDATE audit_head SET n = n + :far", far)
     for statement in (
         "INSERT INTO inputs SELECT 'x' || k, json FROM more, inputs WHERE approval = 'first'",
-        "INSERT INTO approvals (id, uid, tool_use_id, state, created_at, record) SELECT 'x' || k, uid, "
-        "'toolu_x' || k, state, created_at, record FROM more, approvals WHERE id = 'first'",
+        "INSERT INTO approvals (id, state, created_at, record) SELECT 'x' || k, state, created_at, record "
+        "FROM more, approvals WHERE id = 'first'",
         "INSERT INTO inbox SELECT 'question-x' || k, producer, kept_at FROM more, inbox "
         "WHERE id = 'question-first'",
         "INSERT INTO commands SELECT 'd-x' || k, sha256, reply, at FROM more, commands WHERE id = 'd-first'",
