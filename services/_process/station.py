@@ -314,7 +314,7 @@ class Station:
             if self.mailbox.keep(producer, fact.id, now):
                 refused = None
                 try:
-                    effects = self._taken(fact, now)
+                    effects = self._effects_of(fact, now)
                 except (PeerError, RefusedError) as error:
                     refused = m.Refused(id=fact.id, code=error.code, message=error.message)
                     self.mailbox.refuse(producer, refused, now)
@@ -329,12 +329,12 @@ class Station:
         """A fact that cannot be read; what was dealt with under its id before is answered as it was."""
         now = self.context.now()
         with self._transaction():
-            if self.mailbox.keep(producer, bad.id, now):
+            if not self.mailbox.kept(producer, bad.id):
                 self.mailbox.refuse(producer, bad, now)
             refused = self.mailbox.refusal(producer, bad.id)
         self._acknowledge(producer, bad.id, refused)
 
-    def _taken(self, fact: m.Fact, now: datetime) -> list[Effect]:
+    def _effects_of(self, fact: m.Fact, now: datetime) -> list[Effect]:
         handler = self._facts.get(fact.type)
         if handler is None:
             raise PeerError("bad_request", f"{self.context.service} takes no fact {fact.type!r}")

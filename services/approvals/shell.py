@@ -81,7 +81,7 @@ class Shell:
         self._calls: dict[tuple[str, str], Passed] = {}  # to be kept, see NOTE_CALLS_S; by session and call
         self._noted = trio.Event()
         self._ahead: deque[LookAhead] = deque(maxlen=MAX_AHEAD)  # the oldest gives way
-        self._seen = trio.Event()
+        self._to_look_at = trio.Event()
         self._waiting_changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         connection = open_store(context.home.store(context.service), MIGRATIONS, durable=True, gone=GONE)
@@ -300,8 +300,8 @@ class Shell:
     async def _look_ahead(self) -> None:
         """One call after the other, so that what has come meanwhile is dealt with in between."""
         while True:
-            await self._seen.wait()
-            self._seen = trio.Event()
+            await self._to_look_at.wait()
+            self._to_look_at = trio.Event()
             while self._ahead:
                 self.gate.look_ahead(self._ahead.popleft(), self._context.now())
                 await trio.lowlevel.checkpoint()
@@ -342,7 +342,7 @@ class Shell:
                 self._noted.set()
         elif isinstance(effect, LookAhead):
             self._ahead.append(effect)
-            self._seen.set()
+            self._to_look_at.set()
         elif isinstance(effect, Restate):
             self._waiting_changed.set()
         elif isinstance(effect, NotDecided):

@@ -256,15 +256,17 @@ def baseline_from(text: str, earlier: list[Cost]) -> Cost:
     return Cost(found[1])
 
 
-def set_baseline(step: Step, cost: Cost | None = None, *, late: bool = False) -> None:
-    """The process is counted from here (None: from zero); prompts may go. ``late``: it was, from zero."""
+def set_baseline(step: Step, cost: Cost | None = None) -> None:
+    """The process is counted from here (None: from zero); prompts may go. Once more, if the agent says late
+    that it is not zero.
+    """
     r = step.r
+    again = ("late",) if r.baseline else ()
     r.cost, r.baseline = cost or Cost(), True
     if cost is not None and cost in r.earlier:
         # It stays among the newest: a process that is killed saves no total, and the next begins here, too.
         r.earlier = [*(one for one in r.earlier if one != cost), cost]
-    told = (r.uid, r.process, "late") if late else (r.uid, r.process)
-    _post_cost(step, f"base-{short_hash(*told)}", r.cost, baseline=True)
+    _post_cost(step, f"base-{short_hash(r.uid, r.process, *again)}", r.cost, baseline=True)
     step.changed()
 
 
@@ -315,10 +317,8 @@ def on_response(step: Step, frame: wire.ControlResponse) -> None:
         running.told(step, frame, value)
     elif kind == "baseline":
         cost = baseline_from(frame.text(), r.earlier)
-        if not r.baseline:
+        if not r.baseline or r.cost == Cost() != cost:  # or late, and nothing was counted from zero yet
             set_baseline(step, cost)
-        elif r.cost == Cost() != cost:  # too late, and nothing was counted from zero yet
-            set_baseline(step, cost, late=True)
     elif ok and kind == "model":
         r.model = value
     elif ok and kind == "mode":
